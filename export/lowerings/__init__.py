@@ -1,0 +1,1 @@
+"""How layers become native ONNX nodes: one file per op family."""

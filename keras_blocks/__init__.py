@@ -1,0 +1,93 @@
+"""The building blocks of neural networks as Keras layers.
+
+The names below load on first use (PEP 562), so that `import keras_blocks` and
+`import keras_blocks.serving` bring in neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from keras_blocks.errors import KerasBlocksError, MissingExtraError, ParityError, TreeError
+
+if TYPE_CHECKING:
+    from keras_blocks.mechanisms.convolution import Convolution
+    from keras_blocks.mechanisms.recurrence import Recurrence
+    from keras_blocks.mechanisms.stacked import Stacked
+    from keras_blocks.mechanisms.tree_cells import ChildSumTreeLSTMCell, NaryTreeLSTMCell
+    from keras_blocks.mechanisms.tree_recursive import TreeRecursive
+    from keras_blocks.nonlinearities import Rectifier, Sigmoid, Tanh
+    from keras_blocks.units.embedding import Embedding
+    from keras_blocks.units.gru import GRU, GRUCell
+    from keras_blocks.units.lstm import LSTM, LSTMCell
+    from keras_blocks.units.max_pooling import MaxPooling
+    from keras_blocks.units.softmax import Softmax
+    from keras_blocks.units.vanilla import Vanilla
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Vanilla": "units.vanilla",
+    "Softmax": "units.softmax",
+    "Embedding": "units.embedding",
+    "MaxPooling": "units.max_pooling",
+    "GRU": "units.gru",
+    "GRUCell": "units.gru",
+    "LSTM": "units.lstm",
+    "LSTMCell": "units.lstm",
+    "Sigmoid": "nonlinearities",
+    "Tanh": "nonlinearities",
+    "Rectifier": "nonlinearities",
+    "Stacked": "mechanisms.stacked",
+    "Convolution": "mechanisms.convolution",
+    "Recurrence": "mechanisms.recurrence",
+    "TreeRecursive": "mechanisms.tree_recursive",
+    "ChildSumTreeLSTMCell": "mechanisms.tree_cells",
+    "NaryTreeLSTMCell": "mechanisms.tree_cells",
+}
+_SUBMODULES = frozenset({"contract", "errors", "export", "ragged", "serving", "trees"})
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "ChildSumTreeLSTMCell",
+    "Convolution",
+    "Embedding",
+    "GRUCell",
+    "KerasBlocksError",
+    "LSTMCell",
+    "MaxPooling",
+    "MissingExtraError",
+    "NaryTreeLSTMCell",
+    "ParityError",
+    "Rectifier",
+    "Recurrence",
+    "Sigmoid",
+    "Softmax",
+    "Stacked",
+    "Tanh",
+    "TreeError",
+    "TreeRecursive",
+    "Vanilla",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keras_blocks' has no attribute '{name}'")
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in {"keras", "tensorflow"}:
+            raise
+        raise MissingExtraError(f"keras_blocks.{name}", "tensorflow", error.name) from None
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES) | _SUBMODULES)

@@ -1,0 +1,111 @@
+"""A model's inputs and outputs, as they are stored in the metadata of the ONNX file.
+
+The contract is what a server knows of a model: names, dtypes, named dims, which inputs are ragged,
+which values are allowed, and which ragged input holds the parents of a tree. It needs nothing but
+the standard library, so that the exporter writes it and the server reads it with the same code.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+METADATA_KEY = "keras_blocks.contract"
+FORMAT_VERSION = 1
+ROW_SPLITS_DTYPE = "int64"
+
+Dim = int | str
+"""A fixed size, or the name of a dynamic one; equal names mean equal sizes."""
+
+
+@dataclass(frozen=True)
+class FlatTensor:
+    """One tensor of the ONNX graph."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of the Keras model.
+
+    Args:
+        name: str, the Keras name.
+        dtype: str, NumPy's name of the element type.
+        shape: the named dims of the tensor in the ONNX graph. For a ragged tensor it is the shape
+            of the flat values: all rows after one another, so the first dim is `<name>.values`.
+        ragged: bool, the tensor is two in the graph: `<name>` and `<name>.row_splits`.
+        minimum: least allowed value, or None.
+        maximum: greatest allowed value, or None; token ids end at the vocabulary's last.
+        tree_of: for the parents of a tree, the name of the ragged input that holds the features of
+            its nodes: both must have the same rows.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+    ragged: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    tree_of: str | None = None
+
+    @property
+    def row_splits_name(self) -> str:
+        """The name of the row splits in the ONNX graph; row i is values[splits[i]:splits[i+1]]."""
+        return f"{self.name}.row_splits"
+
+    def flat(self) -> tuple[FlatTensor, ...]:
+        """The tensors of the ONNX graph that carry this one, in order."""
+        values = FlatTensor(self.name, self.dtype, self.shape)
+        if not self.ragged:
+            return (values,)
+        return values, FlatTensor(self.row_splits_name, ROW_SPLITS_DTYPE, ("batch+1",))
+
+
+@dataclass(frozen=True)
+class Contract:
+    """All inputs and outputs of a model, in the order of the Keras model."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def flat_inputs(self) -> tuple[FlatTensor, ...]:
+        """The inputs of the ONNX graph, in order."""
+        return tuple(tensor for spec in self.inputs for tensor in spec.flat())
+
+    def flat_outputs(self) -> tuple[FlatTensor, ...]:
+        """The outputs of the ONNX graph, in order."""
+        return tuple(tensor for spec in self.outputs for tensor in spec.flat())
+
+    def to_json(self) -> str:
+        """The text stored under `METADATA_KEY`; the same contract always gives the same text."""
+        body = {"format": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is no contract, or one of a newer format.
+        """
+        try:
+            body = json.loads(text)
+            version = body["format"]
+            if version > FORMAT_VERSION:
+                raise ValueError(
+                    f"the contract has format {version}, this keras_blocks reads up to "
+                    f"{FORMAT_VERSION}; upgrade keras-blocks"
+                )
+            return cls(
+                *(tuple(_spec(item) for item in body[side]) for side in ("inputs", "outputs"))
+            )
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a keras_blocks contract: {text[:80]!r}") from error
+
+
+def _spec(item: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(**{**item, "shape": tuple(item["shape"])})

@@ -1,0 +1,1 @@
+"""Higher-order mechanisms: layers that lift any layer over a structure."""

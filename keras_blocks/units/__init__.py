@@ -1,0 +1,1 @@
+"""Units: layers that take a vector (or a sequence of vectors) and produce another."""
