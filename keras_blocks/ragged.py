@@ -1,0 +1,81 @@
+"""Ragged sequences: a batch of rows of unequal length, and its dense forms.
+
+A ragged tensor is its flat `values`, all rows after one another, and `row_splits`: row i is
+`values[row_splits[i]:row_splits[i + 1]]`. Everything here is written in operations that convert to
+ONNX (`RaggedTensor.to_tensor` does not), and this is the only place that pads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def is_ragged(x: Any) -> bool:
+    """Whether `x` is a ragged tensor, real or symbolic."""
+    return isinstance(x, tf.RaggedTensor) or (isinstance(x, keras.KerasTensor) and x.ragged)
+
+
+def ragged_spec(shape: tuple[int | None, ...], dtype: str) -> keras.KerasTensor:
+    """The symbolic ragged tensor of a shape (batch, time, ...)."""
+    return keras.KerasTensor(shape, dtype=dtype, ragged=True)
+
+
+def from_row_splits(values: tf.Tensor, row_splits: tf.Tensor) -> tf.RaggedTensor:
+    """The ragged tensor of these parts, unchecked: for parts that are right by construction."""
+    return tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
+
+
+def map_values(function: Callable[[tf.Tensor], tf.Tensor], x: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Applies a function of vectors to every step of every row; it must keep the first axis."""
+    return from_row_splits(function(x.values), x.row_splits)
+
+
+def to_padded(x: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A ragged tensor as (batch, time, ...), zeros behind each row, and its mask (batch, time)."""
+    lengths = x.row_lengths()
+    # The 0 gives the longest row of an empty batch a defined length.
+    longest = tf.reduce_max(tf.concat([lengths, tf.zeros([1], lengths.dtype)], axis=0))
+    steps = tf.range(longest)[tf.newaxis, :]
+    mask = steps < lengths[:, tf.newaxis]
+    # Padded steps read the zero step that is put behind the last value.
+    past_end = tf.shape(x.values, out_type=lengths.dtype)[0]
+    indices = tf.where(mask, x.row_starts()[:, tf.newaxis] + steps, past_end)
+    zero = tf.zeros(tf.concat([[1], tf.shape(x.values)[1:]], axis=0), x.values.dtype)
+    return tf.gather(tf.concat([x.values, zero], axis=0), indices), mask
+
+
+def from_padded(dense: tf.Tensor, mask: tf.Tensor, row_splits: tf.Tensor) -> tf.RaggedTensor:
+    """The inverse of `to_padded`: keeps the steps where the mask is set."""
+    return from_row_splits(tf.gather_nd(dense, tf.where(mask)), row_splits)
+
+
+def reverse_rows(x: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Every row back to front, within its own length."""
+    total = tf.shape(x.values, out_type=x.row_splits.dtype)[0]
+    # Step t of a row that spans [start, end) moves to start + end - 1 - t.
+    bounds = tf.gather(x.row_splits[:-1] + x.row_splits[1:] - 1, x.value_rowids())
+    return from_row_splits(tf.gather(x.values, bounds - tf.range(total)), x.row_splits)
+
+
+class AcceptsRagged:
+    """Mixin for layers whose `call` takes a ragged tensor where it takes a dense one.
+
+    Symbolic calls on a ragged input give a ragged output of `compute_output_shape`, or a dense one
+    where `ragged_output` is False.
+    """
+
+    ragged_output = True
+
+    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The symbolic output, ragged where the input is."""
+        if not is_ragged(inputs):
+            return super().compute_output_spec(inputs, *args, **kwargs)  # type: ignore[misc]
+        shape = self.compute_output_shape(inputs.shape)  # type: ignore[attr-defined]
+        dtype = self.compute_dtype  # type: ignore[attr-defined]
+        if self.ragged_output:
+            return ragged_spec(shape, dtype)
+        return keras.KerasTensor(shape, dtype=dtype)

@@ -1,0 +1,117 @@
+"""The one list of block cases, which the contract, save/load, parity and speed tests all read.
+
+A new block adds its case here, and is then built, saved, cloned, trained, differentiated, exported
+and proven by the tests that run over `CASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_blocks as kb
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a case: `shape` without the batch axis, None where the size is free."""
+
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    ragged: bool = False
+    below: int = 10  # integer inputs are drawn from range(below)
+    parents: bool = False  # the parents of random trees, with the rows of the first input
+
+    def symbol(self, name: str) -> Any:
+        return keras.Input(self.shape, dtype=self.dtype, ragged=self.ragged, name=name)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A block on its inputs.
+
+    Args:
+        name: unique, a Python identifier.
+        block: makes the layer anew.
+        inputs: one or more; more are passed to the layer as a list.
+        twin: makes the stock Keras layer that computes the same with other weights, for the speed
+            tests; None where Keras has none.
+        jit: whether the block compiles under XLA.
+        onnx_ops: ONNX ops that the exported graph must have ("GRU"), with `no_onnx_ops` those it
+            must not have ("Loop").
+    """
+
+    name: str
+    block: Callable[[], keras.layers.Layer]
+    inputs: tuple[Input, ...] = field(default=(Input((None, 6)),))
+    twin: Callable[[], keras.layers.Layer] | None = None
+    jit: bool = True
+    onnx_ops: tuple[str, ...] = ()
+    no_onnx_ops: tuple[str, ...] = ("Loop", "Scan")
+
+    @property
+    def ragged(self) -> bool:
+        return any(spec.ragged for spec in self.inputs)
+
+    def model(self) -> keras.Model:
+        """A functional model of the block alone."""
+        symbols = [spec.symbol(f"x{i}") for i, spec in enumerate(self.inputs)]
+        argument = symbols if len(symbols) > 1 else symbols[0]
+        return keras.Model(argument, self.block()(argument), name=self.name)
+
+    def sample(self, lengths: list[int], seed: int = 0) -> Any:
+        """Random input. Free axes and ragged rows have the given lengths, one a batch row; a
+        dense free axis takes the largest."""
+        generator = np.random.default_rng(seed)
+        drawn = [_draw(spec, lengths, generator) for spec in self.inputs]
+        return drawn if len(drawn) > 1 else drawn[0]
+
+
+def _draw(spec: Input, lengths: list[int], generator: np.random.Generator) -> tf.Tensor:
+    if spec.parents:
+        flat = [random_parents(n, generator) for n in lengths]
+        values = np.concatenate([np.zeros(0, "int32"), *flat]).astype("int32")
+    else:
+        leading = (sum(lengths),) if spec.ragged else (len(lengths),)
+        inner = spec.shape[1:] if spec.ragged else spec.shape
+        shape = leading + tuple(max(lengths, default=0) if n is None else n for n in inner)
+        if np.dtype(spec.dtype).kind in "iu":
+            values = generator.integers(0, spec.below, shape).astype(spec.dtype)
+        else:
+            values = generator.normal(size=shape).astype(spec.dtype)
+    if not spec.ragged:
+        return tf.constant(values)
+    return tf.RaggedTensor.from_row_splits(values, np.cumsum([0, *lengths]))
+
+
+def random_parents(nodes: int, generator: np.random.Generator) -> np.ndarray:
+    """The parents of a random tree whose nodes are in random order; -1 marks the root."""
+    order = generator.permutation(nodes)
+    parents = np.full(nodes, -1, dtype="int32")
+    for position in range(1, nodes):
+        parents[order[position]] = order[generator.integers(0, position)]
+    return parents
+
+
+SEQUENCE = (Input((None, 6)),)
+RAGGED = (Input((None, 6), ragged=True),)
+TOKENS = (Input((None,), dtype="int32"),)
+RAGGED_TOKENS = (Input((None,), dtype="int32", ragged=True),)
+VECTOR = (Input((6,)),)
+TREES = (
+    Input((None, 6), ragged=True),
+    Input((None,), dtype="int32", ragged=True, parents=True),
+)
+
+CASES: list[Case] = [
+    # units and nonlinearities
+    Case("vanilla", lambda: kb.Vanilla(5), VECTOR, twin=lambda: keras.layers.Dense(5, "tanh")),
+    # mechanisms
+    # trees
+]
+BY_NAME = {case.name: case for case in CASES}
