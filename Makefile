@@ -1,6 +1,7 @@
 # Everything needs Python 3.11 or newer and make; the rest is set up in .venv.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
@@ -13,7 +14,8 @@ setup: .venv/ready  ## make .venv from constraints.txt
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tensorflow,serving,dev]'
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation -e '.[tensorflow,serving,dev]'
 	@touch $@
 
 demo: setup  ## train, export, prove and serve models that name Python functions

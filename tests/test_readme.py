@@ -1,0 +1,41 @@
+"""The README's examples run, in order, and print what their comments say."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PRINTED = re.compile(r"^print\(.*\)  # (?P<said>[\[(].*)$", re.MULTILINE)
+
+
+def python_examples():
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readmes_examples_run_and_print_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/trees/1").mkdir(parents=True)
+    namespace: dict = {}
+    for example in python_examples():
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(example, "README.md", "exec"), namespace)
+        for said in PRINTED.findall(example):
+            assert said in printed.getvalue()
+
+
+def test_the_readme_has_an_example_for_each_chapter():
+    for chapter in ("Units", "Nonlinearities", "Mechanisms", "Export", "Serving"):
+        section = README.split(f"\n## {chapter}\n")[1].split("\n## ")[0]
+        assert "```python" in section, chapter
+
+
+def test_every_block_has_a_row_in_the_readme():
+    import keras_blocks as kb
+
+    table = README.split("## The blocks")[1]
+    for name in kb.__all__:
+        thing = getattr(kb, name)
+        if not issubclass(thing, Exception) and not name.endswith("Cell"):
+            assert f"| `{name}` |" in table, name
