@@ -34,18 +34,29 @@ def map_values(function: Callable[[tf.Tensor], tf.Tensor], x: tf.RaggedTensor) -
     return from_row_splits(function(x.values), x.row_splits)
 
 
-def to_padded(x: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A ragged tensor as (batch, time, ...), zeros behind each row, and its mask (batch, time)."""
+def to_padded(
+    x: tf.RaggedTensor,
+    at_least: int | tf.Tensor = 0,
+    *,
+    fill: float = 0,
+    offsets: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A ragged tensor as (batch, time, ...), and the mask (batch, time) of the steps of the rows.
+
+    Row i stands at the front, or behind `offsets[i]` steps of padding; padding holds `fill`. Time
+    is as long as the longest row with its offset, and no shorter than `at_least`.
+    """
     lengths = x.row_lengths()
-    # The 0 gives the longest row of an empty batch a defined length.
-    longest = tf.reduce_max(tf.concat([lengths, tf.zeros([1], lengths.dtype)], axis=0))
-    steps = tf.range(longest)[tf.newaxis, :]
-    mask = steps < lengths[:, tf.newaxis]
-    # Padded steps read the zero step that is put behind the last value.
+    starts = tf.zeros_like(lengths) if offsets is None else offsets
+    # `at_least` counts as a row, so that an empty batch has a longest row too.
+    ends = tf.concat([starts + lengths, [tf.cast(at_least, lengths.dtype)]], axis=0)
+    steps = tf.range(tf.reduce_max(ends))[tf.newaxis, :] - starts[:, tf.newaxis]
+    mask = (steps >= 0) & (steps < lengths[:, tf.newaxis])
+    # Padded steps read the one that is put behind the last value.
     past_end = tf.shape(x.values, out_type=lengths.dtype)[0]
     indices = tf.where(mask, x.row_starts()[:, tf.newaxis] + steps, past_end)
-    zero = tf.zeros(tf.concat([[1], tf.shape(x.values)[1:]], axis=0), x.values.dtype)
-    return tf.gather(tf.concat([x.values, zero], axis=0), indices), mask
+    padding = tf.fill(tf.concat([[1], tf.shape(x.values)[1:]], axis=0), tf.cast(fill, x.dtype))
+    return tf.gather(tf.concat([x.values, padding], axis=0), indices), mask
 
 
 def from_padded(dense: tf.Tensor, mask: tf.Tensor, row_splits: tf.Tensor) -> tf.RaggedTensor:
@@ -64,18 +75,28 @@ def reverse_rows(x: tf.RaggedTensor) -> tf.RaggedTensor:
 class AcceptsRagged:
     """Mixin for layers whose `call` takes a ragged tensor where it takes a dense one.
 
-    Symbolic calls on a ragged input give a ragged output of `compute_output_shape`, or a dense one
-    where `ragged_output` is False.
+    Goes in front of the layer's other base class. Symbolic calls on a ragged input give a ragged
+    output of `compute_output_shape`, or a dense one where `ragged_output` is False.
     """
 
     ragged_output = True
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer, and keeps in mind that the input is ragged."""
+        if isinstance(inputs, keras.KerasTensor):
+            # Under mixed precision Keras casts the symbol first, and its cast forgets `ragged`.
+            self._convert_input_args = not inputs.ragged
+        return super().__call__(inputs, *args, **kwargs)  # type: ignore[misc]
+
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The symbolic output, ragged where the input is."""
+        outputs = super().compute_output_spec(inputs, *args, **kwargs)  # type: ignore[misc]
         if not is_ragged(inputs):
-            return super().compute_output_spec(inputs, *args, **kwargs)  # type: ignore[misc]
-        shape = self.compute_output_shape(inputs.shape)  # type: ignore[attr-defined]
-        dtype = self.compute_dtype  # type: ignore[attr-defined]
-        if self.ragged_output:
-            return ragged_spec(shape, dtype)
-        return keras.KerasTensor(shape, dtype=dtype)
+            return outputs
+        # XLA has no ragged tensors; Keras looks here when a model is compiled.
+        self.supports_jit = False
+        return self.ragged_output_spec(outputs)
+
+    def ragged_output_spec(self, outputs: Any) -> Any:
+        """What becomes of the dense symbolic outputs when the input is ragged."""
+        return ragged_spec(outputs.shape, outputs.dtype) if self.ragged_output else outputs

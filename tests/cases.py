@@ -111,6 +111,133 @@ TREES = (
 CASES: list[Case] = [
     # units and nonlinearities
     Case("vanilla", lambda: kb.Vanilla(5), VECTOR, twin=lambda: keras.layers.Dense(5, "tanh")),
+    Case("vanilla_sequence", lambda: kb.Vanilla(5, activation=None, use_bias=False), SEQUENCE),
+    Case("vanilla_ragged", lambda: kb.Vanilla(5), RAGGED),
+    Case("softmax", lambda: kb.Softmax(), VECTOR, twin=lambda: keras.layers.Softmax()),
+    Case("softmax_over_time", lambda: kb.Softmax(axis=1), SEQUENCE),
+    Case("softmax_ragged", lambda: kb.Softmax(), RAGGED),
+    Case("softmax_over_ragged_time", lambda: kb.Softmax(), (Input((None,), ragged=True),)),
+    Case(
+        "embedding",
+        lambda: kb.Embedding(10, 5),
+        TOKENS,
+        twin=lambda: keras.layers.Embedding(10, 5),
+    ),
+    Case("embedding_ragged", lambda: kb.Embedding(10, 5), RAGGED_TOKENS),
+    Case(
+        "max_pooling_1d",
+        lambda: kb.MaxPooling(2),
+        SEQUENCE,
+        twin=lambda: keras.layers.MaxPooling1D(2),
+    ),
+    Case(
+        "max_pooling_2d",
+        lambda: kb.MaxPooling((2, 3), strides=1, padding="same"),
+        (Input((5, None, 3)),),
+        twin=lambda: keras.layers.MaxPooling2D((2, 3), strides=1, padding="same"),
+        onnx_ops=("MaxPool",),
+    ),
+    Case(
+        "max_pooling_3d",
+        lambda: kb.MaxPooling(2),
+        (Input((4, 5, 3, 2)),),
+        twin=lambda: keras.layers.MaxPooling3D(2),
+        onnx_ops=("MaxPool",),
+    ),
+    Case("max_pooling_ragged", lambda: kb.MaxPooling(2), RAGGED),
+    Case("max_pooling_same_ragged", lambda: kb.MaxPooling(3, 2, padding="same"), RAGGED),
+    Case("sigmoid", lambda: kb.Sigmoid(), VECTOR, twin=lambda: keras.layers.Activation("sigmoid")),
+    Case("tanh", lambda: kb.Tanh(), SEQUENCE, twin=lambda: keras.layers.Activation("tanh")),
+    Case("rectifier", lambda: kb.Rectifier(), VECTOR, twin=lambda: keras.layers.ReLU()),
+    Case("rectifier_ragged", lambda: kb.Rectifier(), RAGGED),
+    Case(
+        "gru",
+        lambda: kb.GRU(4),
+        twin=lambda: keras.layers.GRU(4, reset_after=False),
+        onnx_ops=("GRU",),
+    ),
+    Case(
+        "gru_backwards_sequences_states",
+        lambda: kb.GRU(4, return_sequences=True, return_state=True, go_backwards=True),
+        onnx_ops=("GRU",),
+    ),
+    Case("gru_reset_after", lambda: kb.GRU(4, reset_after=True), onnx_ops=("GRU",)),
+    Case(
+        "gru_unrolled",
+        lambda: kb.GRU(4, unroll=True, dropout=0.3, recurrent_dropout=0.2, seed=3),
+        (Input((3, 6)),),
+    ),
+    Case(
+        "gru_masked",
+        lambda: kb.Stacked([kb.Embedding(10, 6, mask_zero=True), kb.GRU(4)]),
+        TOKENS,
+        twin=lambda: keras.Sequential(
+            [
+                keras.layers.Embedding(10, 6, mask_zero=True),
+                keras.layers.GRU(4, reset_after=False),
+            ]
+        ),
+        onnx_ops=("GRU",),
+    ),
+    Case("gru_ragged", lambda: kb.GRU(4), RAGGED, onnx_ops=("GRU",)),
+    Case(
+        "gru_ragged_backwards_sequences_states",
+        lambda: kb.GRU(4, return_sequences=True, return_state=True, go_backwards=True),
+        RAGGED,
+        onnx_ops=("GRU",),
+    ),
+    Case(
+        "gru_bidirectional",
+        lambda: keras.layers.Bidirectional(kb.GRU(4, return_sequences=True)),
+        twin=lambda: keras.layers.Bidirectional(
+            keras.layers.GRU(4, reset_after=False, return_sequences=True)
+        ),
+        onnx_ops=("GRU",),
+    ),
+    Case(
+        "gru_bidirectional_ragged",
+        lambda: keras.layers.Bidirectional(kb.GRU(4)),
+        RAGGED,
+        onnx_ops=("GRU",),
+    ),
+    Case("lstm", lambda: kb.LSTM(4), twin=lambda: keras.layers.LSTM(4), onnx_ops=("LSTM",)),
+    Case(
+        "lstm_sequences_states",
+        lambda: kb.LSTM(4, return_sequences=True, return_state=True, unit_forget_bias=False),
+        onnx_ops=("LSTM",),
+    ),
+    Case(
+        "lstm_masked_sequences",
+        lambda: kb.Stacked(
+            [kb.Embedding(10, 6, mask_zero=True), kb.LSTM(4, return_sequences=True)]
+        ),
+        TOKENS,
+        twin=lambda: keras.Sequential(
+            [
+                keras.layers.Embedding(10, 6, mask_zero=True),
+                keras.layers.LSTM(4, return_sequences=True),
+            ]
+        ),
+        onnx_ops=("LSTM",),
+    ),
+    Case(
+        "lstm_ragged_sequences_states",
+        lambda: kb.LSTM(4, return_sequences=True, return_state=True),
+        RAGGED,
+        onnx_ops=("LSTM",),
+    ),
+    Case(
+        "lstm_ragged_backwards",
+        lambda: kb.LSTM(4, go_backwards=True, use_bias=False),
+        RAGGED,
+        onnx_ops=("LSTM",),
+    ),
+    Case(
+        "lstm_bidirectional_ragged",
+        lambda: keras.layers.Bidirectional(kb.LSTM(4), merge_mode="sum"),
+        RAGGED,
+        onnx_ops=("LSTM",),
+    ),
     # mechanisms
     # trees
 ]

@@ -1,1 +1,7 @@
-"""How layers become native ONNX nodes: one file per op family."""
+"""The native ONNX forms of layers, one file a family; importing this registers them all."""
+
+from keras_blocks.export.lowerings import erf as erf
+from keras_blocks.export.lowerings import recurrent as recurrent
+from keras_blocks.export.lowerings.registry import converters, converts, lowered_call, lowers
+
+__all__ = ["converters", "converts", "erf", "lowered_call", "lowers", "recurrent"]

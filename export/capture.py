@@ -1,0 +1,94 @@
+"""Traces a model for export: in inference, with native stand-ins, and with every weight a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from keras_blocks.errors import ExportError
+from keras_blocks.export.hooks import replaced_calls
+from keras_blocks.export.lowerings import lowered_call
+from keras_blocks.export.signature import Signature, trace
+from keras_blocks.export.standins import OnnxNode, stand_ins
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A frozen graph: the names of its input and output tensors, and what its stand-ins become."""
+
+    graph_def: Any
+    inputs: list[str]
+    outputs: list[str]
+    nodes: Mapping[str, OnnxNode]
+
+
+def capture(model: keras.Model, signature: Signature) -> Captured:
+    """The frozen graph of a model's inference, with stand-ins where a native ONNX op serves.
+
+    Raises:
+        ExportError: the model cannot be traced, or holds what no ONNX file can.
+    """
+    specs = signature.specs()
+
+    def run(*flat: tf.Tensor) -> list[tf.Tensor]:
+        # Identities give every output a tensor of its own, even one that is also an input.
+        outputs = model(*signature.arguments(flat), training=False)
+        return [tf.identity(part) for part in signature.unpack(outputs)]
+
+    with stand_ins() as nodes, replaced_calls(model, lowered_call):
+        concrete = trace(run, specs)
+    inputs = [tensor.name for tensor in concrete.inputs[: len(specs)]]
+    outputs = [tensor.name for tensor in concrete.outputs]
+    return Captured(_freeze(concrete, len(specs)), inputs, outputs, nodes)
+
+
+def _freeze(concrete: Any, arguments: int) -> Any:
+    _refuse_resources(concrete)
+    try:
+        frozen = convert_variables_to_constants_v2(
+            concrete, lower_control_flow=False, aggressive_inlining=True
+        )
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"the model's weights cannot be made constants: {reason}") from error
+    graph_def = frozen.graph.as_graph_def(add_shapes=True)
+    _freeze_captured(graph_def, concrete)
+    _allow_inlining(graph_def)
+    return graph_def
+
+
+def _refuse_resources(concrete: Any) -> None:
+    variables = {id(variable.handle) for variable in concrete.graph.variables}
+    for outer, _ in concrete.graph.captures:
+        if outer.dtype == tf.resource and id(outer) not in variables:
+            raise ExportError(
+                f"the model uses the resource '{getattr(outer, 'name', outer)}' (a lookup table or "
+                "the like), which has no ONNX form"
+            )
+
+
+def _freeze_captured(graph_def: Any, concrete: Any) -> None:
+    """Eager tensors that the model's code closes over are placeholders until here."""
+    values = {
+        inner.op.name: outer for outer, inner in concrete.graph.captures if outer.dtype != tf.resource
+    }
+    for node in graph_def.node:
+        if node.op == "Placeholder" and node.name in values:
+            constant = tf.make_tensor_proto(values[node.name].numpy())
+            node.op = "Const"
+            del node.attr["shape"]
+            node.attr["value"].tensor.CopyFrom(constant)
+
+
+def _allow_inlining(graph_def: Any) -> None:
+    """A function that was to be compiled is not inlined, and tf2onnx knows no calls."""
+    nodes = [*graph_def.node, *(n for f in graph_def.library.function for n in f.node_def)]
+    for owner in [*nodes, *graph_def.library.function]:
+        for attribute in ("_XlaMustCompile", "_noinline", "api_implements"):
+            if attribute in owner.attr:
+                del owner.attr[attribute]

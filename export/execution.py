@@ -1,0 +1,196 @@
+"""The two sides of a proof: the Keras model and the ONNX file, both over flat, named tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnxruntime
+import tensorflow as tf
+
+from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor, TensorSpec
+from keras_blocks.export.signature import Signature
+
+_FATAL = 4  # onnxruntime's log level; what it refuses is reported here, once
+_DTYPES = {"float": "float32", "double": "float64"}
+_REASON_LENGTH = 400
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|\{\{[^}]*\}\} ?")
+
+
+class RefusedError(Exception):
+    """One side does not take a sample, or onnxruntime does not load a file; with the reason."""
+
+
+class KerasSide:
+    """A Keras model, traced once for all shapes."""
+
+    def __init__(self, model: keras.Model, signature: Signature):
+        self.model = model
+        self.signature = signature
+        self.names = [tensor.name for tensor in signature.contract.flat_inputs()]
+        stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
+        # A stateful model starts afresh in every run, which a graph cannot do for it.
+        self._traced = (
+            None
+            if stateful
+            else tf.function(self._call, input_signature=signature.specs(), autograph=False)
+        )
+
+    def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The flat outputs in the contract's order.
+
+        Raises:
+            RefusedError: the model does not take these inputs.
+        """
+        flat = [feed[name] for name in self.names]
+        try:
+            return self._run(flat)
+        except Exception as error:
+            raise RefusedError(first_line(error)) from error
+
+    def refused_shapes(self, feed: dict[str, np.ndarray]) -> str | None:
+        """Why the model does not allow these very shapes although it ran on them, or None.
+
+        Layers check sizes when they are traced. At run time TensorFlow lets some windows that are
+        longer than the input pass, and gives an empty tensor, or even uninitialised memory.
+        """
+        specs = [tf.TensorSpec(feed[name].shape, feed[name].dtype) for name in self.names]
+        try:
+            tf.function(self._call, autograph=False).get_concrete_function(*specs)
+        except Exception as error:
+            return first_line(error)
+        return None
+
+    def _run(self, flat: list[np.ndarray]) -> list[np.ndarray]:
+        if self._traced is not None:
+            try:
+                return [value.numpy() for value in self._traced(*flat)]
+            except Exception:
+                # A graph may refuse what the model takes: it knows no sizes when it is traced.
+                return self._eager(flat)
+        return self._eager(flat)
+
+    def _eager(self, flat: list[np.ndarray]) -> list[np.ndarray]:
+        return [value.numpy() for value in self.signature.call(self.model, flat)]
+
+    def _call(self, *flat: Any) -> list[Any]:
+        arguments = self.signature.arguments(flat)
+        return self.signature.unpack(self.model(*arguments, training=False))
+
+
+class OnnxSide:
+    """An ONNX model under onnxruntime's defaults, as a server would run it.
+
+    Raises:
+        RefusedError: onnxruntime does not load it.
+    """
+
+    def __init__(self, model: Path | bytes):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise RefusedError(first_line(error)) from error
+
+    def run(
+        self, feed: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The outputs by name; inputs that the graph does not have are left out.
+
+        Raises:
+            RefusedError: onnxruntime fails on these inputs.
+        """
+        names = [node.name for node in self.session.get_inputs()]
+        asked = [node.name for node in self.session.get_outputs()] if outputs is None else outputs
+        try:
+            values = self.session.run(list(asked), {name: feed[name] for name in names})
+        except Exception as error:
+            raise RefusedError(first_line(error)) from error
+        return dict(zip(asked, values, strict=True))
+
+    def contract(self) -> Contract | None:
+        """The contract in the file's metadata, or None.
+
+        Raises:
+            ValueError: what is there is no contract.
+        """
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        return None if text is None else Contract.from_json(text)
+
+
+def mismatched_signature(contract: Contract, onnx: OnnxSide) -> str | None:
+    """How a file's inputs and outputs differ from a model's, in words; None if they do not."""
+    sides = (
+        ("input", contract.flat_inputs(), onnx.session.get_inputs()),
+        ("output", contract.flat_outputs(), onnx.session.get_outputs()),
+    )
+    for side, wanted, found in sides:
+        have, want = [node.name for node in found], [tensor.name for tensor in wanted]
+        if have != want:
+            return f"Its {side}s are named {have}, those of the model {want}. {_OTHER_MODEL}"
+        for tensor, node in zip(wanted, found, strict=True):
+            problem = _mismatched_tensor(side, tensor, node)
+            if problem is not None:
+                return problem
+    try:
+        stored = onnx.contract()
+    except ValueError as error:
+        return f"The contract in its metadata cannot be read: {error}."
+    if stored is None or stored == contract:
+        return None
+    return f"{_mismatched_contract(contract, stored)} {_OTHER_MODEL}"
+
+
+def first_line(error: Exception) -> str:
+    """The reason of an exception, short enough for a table's foot."""
+    plain = _TERMINAL_CODES.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    # Keras puts a line of its own before the reason.
+    lines = [line for line in lines if not line.startswith("Exception encountered when")] or lines
+    text = next(iter(lines), type(error).__name__).rstrip(".")
+    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}..."
+
+
+_OTHER_MODEL = "It is the file of another model, or of an older version of this one: export again."
+
+
+def _mismatched_tensor(side: str, tensor: FlatTensor, node: Any) -> str | None:
+    element = node.type.removeprefix("tensor(").removesuffix(")")
+    dtype = _DTYPES.get(element, element)
+    if dtype != tensor.dtype:
+        return f"Its {side} '{tensor.name}' has dtype {dtype}, the model's {tensor.dtype}."
+    if node.shape is None or (side == "output" and not node.shape):
+        return None
+    if len(node.shape) != len(tensor.shape):
+        return f"Its {side} '{tensor.name}' has dims {node.shape}, the model's {tensor.shape}."
+    for axis, (want, have) in enumerate(zip(tensor.shape, node.shape, strict=True)):
+        if isinstance(have, int) and isinstance(want, int) and have != want:
+            return f"Axis {axis} of its {side} '{tensor.name}' is {have}, the model's is {want}."
+        # Of an output, ONNX's shape inference may know more than Keras.
+        if isinstance(have, int) and isinstance(want, str) and side == "input":
+            return (
+                f"Axis {axis} of its input '{tensor.name}' is frozen at {have}; in the model "
+                f"it is the dynamic dim '{want}'."
+            )
+    return None
+
+
+def _mismatched_contract(contract: Contract, stored: Contract) -> str:
+    mine = (*contract.inputs, *contract.outputs)
+    theirs = (*stored.inputs, *stored.outputs)
+    for want, have in zip(mine, theirs, strict=False):
+        for field in TensorSpec.__dataclass_fields__:
+            if getattr(want, field) != getattr(have, field):
+                return (
+                    f"Its contract gives '{have.name}' {field}={getattr(have, field)!r}, the model "
+                    f"'{want.name}' {field}={getattr(want, field)!r}."
+                )
+    return f"Its contract has {len(theirs)} inputs and outputs, the model {len(mine)}."

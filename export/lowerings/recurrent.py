@@ -1,0 +1,185 @@
+"""GRU and LSTM layers, stock ones and ours, alone and in both directions, as the native ONNX ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import keras_blocks as kb
+from keras_blocks.export.hooks import Call
+from keras_blocks.export.lowerings.activations import activation_attributes
+from keras_blocks.export.lowerings.cells import NativeCell, native_cell, stacked
+from keras_blocks.export.lowerings.registry import lowers
+from keras_blocks.export.lowerings.sequences import Masked, Sequences, sequences_of
+from keras_blocks.export.standins import onnx_node
+from keras_blocks.ragged import is_ragged, reverse_rows
+from keras_blocks.ragged_rnn import RaggedRNN
+
+_FLOATS = ("float32", "float16")
+_RECURRENT = (keras.layers.GRU, keras.layers.LSTM, keras.layers.RNN, kb.GRU, kb.LSTM)
+
+
+@lowers(*_RECURRENT)
+def lower_recurrent(layer: keras.layers.RNN) -> Call | None:
+    """One native op, whatever the mask, the direction and the initial states."""
+    native = _native(layer)
+    if native is None:
+        return None
+    own_call = layer.call
+
+    def call(
+        sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
+    ) -> Any:
+        if not _is_native_call([layer], sequences, mask, training):
+            return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
+        steps = sequences_of(sequences, _only(mask))
+        initial = None
+        if initial_state is not None:
+            initial = [tf.expand_dims(state, 0) for state in keras.tree.flatten(initial_state)]
+        outputs, last, states = _run(native, [layer], steps, initial)
+        if layer.return_sequences:
+            result = steps.sequences(outputs, layer.go_backwards, not layer.zero_output_for_mask)
+            result = _back_to_front(result) if layer.go_backwards else result
+        else:
+            result = _last_output(layer, steps, last[0])
+        return _returned(layer, result, [state[0] for state in states])
+
+    return call
+
+
+@lowers(keras.layers.Bidirectional)
+def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
+    """One native op for both directions where they are of one kind; else each has its own."""
+    both = [layer.forward_layer, layer.backward_layer]
+    if any(type(direction) not in _RECURRENT for direction in both):
+        return None
+    natives = [_native(direction) for direction in both]
+    one_kind = natives[0] is not None and natives[0] == natives[1]
+    same_bias = both[0].cell.use_bias == both[1].cell.use_bias
+    if not (one_kind and same_bias) or both[0].go_backwards:
+        return None
+    own_call, native = layer.call, natives[0]
+
+    def call(
+        sequences: Any, initial_state: Any = None, mask: Any = None, training: bool | None = None
+    ) -> Any:
+        if not _is_native_call(both, sequences, mask, training):
+            return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
+        steps = sequences_of(sequences, _only(mask))
+        outputs, last, states = _run(native, both, steps, _both_initial(initial_state))
+        if layer.return_sequences:
+            result = steps.sequences(outputs, False, hold=False)
+        else:
+            result = tf.concat([last[0], last[1]], axis=-1)
+        merged = _merged(layer.merge_mode, _cast(result, layer.compute_dtype))
+        if not layer.return_state:
+            return merged
+        # All states of the forward layer, then those of the backward layer.
+        states = tuple(_cast(state[d], layer.compute_dtype) for d in range(2) for state in states)
+        return (*merged, *states) if layer.merge_mode is None else (merged, *states)
+
+    return call
+
+
+def _native(layer: keras.layers.RNN) -> NativeCell | None:
+    return native_cell(layer.cell) if layer.compute_dtype in _FLOATS else None
+
+
+def _is_native_call(layers: Sequence[Any], sequences: Any, mask: Any, training: Any) -> bool:
+    """Whether this call is one that the native op can stand for; else the layer's own runs."""
+    mask = _only(mask)
+    drops = training and any(
+        getattr(layer.cell, name, 0) for layer in layers for name in ("dropout", "recurrent_dropout")
+    )
+    return (
+        not drops
+        and sequences.shape.rank == 3
+        and sequences.shape[2] is not None
+        and (mask is None or (mask.shape.rank == 2 and not is_ragged(sequences)))
+    )
+
+
+def _run(
+    native: NativeCell,
+    layers: Sequence[keras.layers.RNN],
+    steps: Sequences,
+    initial: list[tf.Tensor] | None,
+) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    """Every output (time, directions, batch, units), the last, and the states."""
+    inputs = steps.time_major()
+    weights = [native.weights(layer.cell) for layer in layers]
+    kernel, recurrent, bias = (stacked(parts) for parts in zip(*weights, strict=True))
+    time, batch, directions = inputs.shape[0], inputs.shape[1], len(layers)
+    state = tf.TensorSpec((directions, batch, native.units), tf.float32)
+    every = tf.TensorSpec((time, directions, batch, native.units), tf.float32)
+    floats = [None] if initial is None else [tf.cast(value, tf.float32) for value in initial]
+    one_way = "reverse" if layers[0].go_backwards else "forward"
+    outputs, *states = onnx_node(
+        native.op_type,
+        [inputs, kernel, recurrent, bias, steps.lengths, *floats],
+        [every] + [state] * native.state_count,
+        hidden_size=native.units,
+        direction="bidirectional" if directions == 2 else one_way,
+        **activation_attributes(native.activations * directions),
+        **dict(native.attributes),
+    )
+    last = states[0]
+    if initial is not None and steps.lengths is not None:
+        # onnxruntime gives zeros for a row without steps; its state is still the initial one.
+        empty = tf.equal(steps.lengths, 0)[:, tf.newaxis]
+        states = [tf.where(empty, before, y) for y, before in zip(states, floats, strict=True)]
+    return outputs, last, states
+
+
+def _last_output(layer: keras.layers.RNN, steps: Sequences, last: tf.Tensor) -> tf.Tensor:
+    # Stock layers zero the last output too; ours only the returned sequences.
+    zeroed = layer.zero_output_for_mask and not isinstance(layer, RaggedRNN)
+    if not (zeroed and isinstance(steps, Masked)):
+        return last
+    final = steps.mask[:, 0] if layer.go_backwards else steps.mask[:, -1]
+    return tf.where(final[:, tf.newaxis], last, tf.zeros_like(last))
+
+
+def _back_to_front(sequences: Any) -> Any:
+    """A layer that goes backwards returns its outputs in the order in which it made them."""
+    return reverse_rows(sequences) if is_ragged(sequences) else sequences[:, ::-1]
+
+
+def _returned(layer: keras.layers.RNN, result: Any, states: Sequence[tf.Tensor]) -> Any:
+    result = _cast(result, layer.compute_dtype)
+    if not layer.return_state:
+        return result
+    return (result, *(_cast(state, layer.compute_dtype) for state in states))
+
+
+def _both_initial(initial_state: Any) -> list[tf.Tensor] | None:
+    """The states of the forward layer come first, then those of the backward layer."""
+    if initial_state is None:
+        return None
+    states = keras.tree.flatten(initial_state)
+    half = len(states) // 2
+    return [tf.stack(pair) for pair in zip(states[:half], states[half:], strict=True)]
+
+
+def _merged(mode: str | None, joined: tf.Tensor) -> Any:
+    if mode == "concat":
+        return joined
+    forward, backward = tf.split(joined, 2, axis=-1)
+    if mode is None:
+        return forward, backward
+    if mode == "mul":
+        return forward * backward
+    total = forward + backward
+    return total / 2 if mode == "ave" else total
+
+
+def _only(mask: Any) -> Any:
+    """One mask serves all inputs of a recurrent layer."""
+    return next(iter(keras.tree.flatten(mask)), None) if mask is not None else None
+
+
+def _cast(tensor: Any, dtype: str) -> Any:
+    return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)

@@ -1,0 +1,315 @@
+"""Inputs that tell a right export from a wrong one, drawn from a model's contract.
+
+Exporters freeze a dynamic size, forget the mask, or fall over an empty row; so the samples vary
+the batch, every named dim and the rows, and put blanks (zeros, which masked embeddings and Masking
+layers read as "not there") in front, in the middle, at the end, and over whole rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.errors import ExportError
+from keras_blocks.export.random_trees import random_parents
+
+BATCH = "batch"
+DEFAULT_INTEGERS = (0, 7)  # for integers of which the contract gives no bounds
+MOST_IDS = 8192  # of a larger vocabulary this many ids are drawn
+MOST_ELEMENTS = 2**21  # of one input; beyond this a sample takes too long to be worth it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The flat inputs of one run, by name, and the sample in words."""
+
+    description: str
+    feed: dict[str, np.ndarray]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs by name."""
+        return {name: value.shape for name, value in self.feed.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sample looks like.
+
+    Args:
+        lengths: of the rows, whose number is the batch; only ragged inputs read the values.
+        size: of the named dims; 1 is the case most often frozen.
+        apart: the second, third ... named dim and ragged input get other sizes than the first.
+        blanks: "front", "middle", "tail", "rows" or None: where zeros are put.
+        trees: the shape of the trees.
+        scale: of the floats.
+    """
+
+    lengths: tuple[int, ...]
+    size: int = 4
+    apart: bool = False
+    blanks: str | None = None
+    trees: str = "binary"
+    scale: float = 1.0
+
+
+def _dense(batch: int, size: int, **rest: object) -> Plan:
+    return Plan((size,) * batch, size, **rest)  # type: ignore[arg-type]
+
+
+# Sizes: 1, primes, powers of two and one more, for kernels that work in blocks of 4, 8 or 16.
+DENSE_PLANS = (
+    _dense(1, 1),
+    _dense(1, 7, blanks="tail"),
+    _dense(2, 2),
+    _dense(2, 3, apart=True),
+    _dense(3, 16, blanks="front"),
+    _dense(5, 17, blanks="rows"),
+    _dense(7, 3, blanks="middle"),
+    _dense(3, 9, scale=10.0),
+    _dense(17, 5, apart=True, blanks="middle"),
+    _dense(1, 33),
+)
+RAGGED_PLANS = (
+    Plan((1,), 1),
+    Plan((7,), 2),
+    Plan((3, 1), 3, blanks="tail"),
+    Plan((0, 4, 2), 5, trees="chain"),
+    Plan((5, 0, 0, 7), 2, blanks="front"),
+    Plan((6, 0), 1, apart=True, trees="star"),
+    Plan((0,), 3),
+    Plan((0, 0, 0), 2),
+    Plan((), 2),
+    Plan((1, 1, 1), 7, blanks="rows"),
+    Plan((9, 4, 2), 3, scale=10.0, trees="chain"),
+    Plan((16, 1, 17, 3, 2), 16, trees="random", blanks="middle"),
+    Plan((16, 1, 17, 3, 2), 5, trees="binary"),
+    Plan((2, 9, 5), 17, apart=True, trees="random"),
+    Plan((33, 2, 0, 5, 11, 7, 1), 17, trees="chain"),
+)
+# For models that refuse short inputs: deep stacks of unpadded windows, image backbones.
+LARGER_PLANS = tuple(_dense(batch, size) for batch, size in ((1, 47), (2, 65), (3, 128), (2, 225)))
+
+
+def draw_samples(
+    contract: Contract, seed: int = 0, plans: tuple[Plan, ...] | None = None
+) -> Iterator[Sample]:
+    """The samples of a contract, small ones first; the same seed gives the same samples.
+
+    Raises:
+        ExportError: an input has a dtype for which nothing can be drawn.
+    """
+    if plans is None:
+        ragged = any(spec.ragged for spec in contract.inputs)
+        plans = (*(RAGGED_PLANS if ragged else DENSE_PLANS), *_vocabulary_plans(contract))
+    seen = set()
+    for number, plan in enumerate(plans):
+        room = _Room(contract, plan)
+        if room.description in seen or room.largest() > MOST_ELEMENTS:
+            continue
+        seen.add(room.description)
+        yield Sample(room.description, room.draw(np.random.default_rng([seed, number])))
+
+
+def _vocabulary_plans(contract: Contract) -> Iterator[Plan]:
+    """One plan with room for every token id, in rows so short that no id is forgotten again."""
+    counts = [_bounds(spec)[1] - _bounds(spec)[0] + 1 for spec in contract.inputs if _is_ids(spec)]
+    if counts:
+        steps = min(_steps(spec) for spec in contract.inputs if _is_ids(spec))
+        rows = math.ceil(min(max(counts), MOST_IDS) / steps)
+        yield Plan((steps,) * rows, steps, trees="chain")
+
+
+def _steps(spec: TensorSpec) -> int:
+    fixed = math.prod(n for n in spec.shape[1:] if isinstance(n, int))
+    dynamic = spec.ragged or any(isinstance(n, str) for n in spec.shape[1:])
+    return 3 * fixed if dynamic else max(fixed, 1)
+
+
+def _with_fixed_batch(plan: Plan, contract: Contract) -> Plan:
+    """The plan with as many rows as the model has, where that number is fixed."""
+    first_dims = [spec.shape[0] for spec in contract.inputs if spec.shape and not spec.ragged]
+    fixed = [dim for dim in first_dims if isinstance(dim, int)]
+    if not fixed:
+        return plan
+    rows = plan.lengths or (1,)
+    return replace(plan, lengths=tuple(rows[i % len(rows)] for i in range(fixed[0])))
+
+
+class _Room:
+    """A contract whose dims have the sizes of a plan."""
+
+    def __init__(self, contract: Contract, plan: Plan):
+        self.specs = contract.inputs
+        self.by_name = {spec.name: spec for spec in contract.inputs}
+        self.plan = plan = _with_fixed_batch(plan, contract)
+        self.sizes = {BATCH: len(plan.lengths)}
+        self.rows: dict[str, tuple[int, ...]] = {}
+        for spec in self.specs:
+            for dim in spec.shape[1:] if spec.ragged else spec.shape:
+                if isinstance(dim, str) and dim not in self.sizes:
+                    self.sizes[dim] = plan.size + (len(self.sizes) - 1) * plan.apart
+            if spec.ragged and self._rows_key(spec) not in self.rows:
+                turn = len(self.rows) * plan.apart
+                turned = (*plan.lengths[turn:], *plan.lengths[:turn])
+                self.rows[self._rows_key(spec)] = turned
+
+    @property
+    def description(self) -> str:
+        """The sizes in words, and what is special about the values."""
+        parts = []
+        if self.rows:
+            several = len(set(self.rows.values())) > 1
+            for key, lengths in self.rows.items():
+                whose = f" in {key}" if several else ""
+                parts.append(f"rows of {_lengths_text(lengths)}{whose}" if lengths else "no rows")
+                if not several:
+                    break
+        elif any(BATCH in spec.shape for spec in self.specs):
+            parts.append(f"batch {self.sizes[BATCH]}")
+        parts.extend(f"{name} {size}" for name, size in self.sizes.items() if name != BATCH)
+        if any(spec.tree_of for spec in self.specs) and max(self.plan.lengths, default=0) > 1:
+            parts.append(f"{self.plan.trees} trees")
+        if self.plan.blanks and any(map(_has_steps, self.specs)):
+            parts.append(_BLANKS_TEXT[self.plan.blanks])
+        if self.plan.scale != 1 and any(_kind(spec) == "f" for spec in self.specs):
+            parts.append(f"floats times {self.plan.scale:g}")
+        return ", ".join(parts) or "the one shape"
+
+    def largest(self) -> int:
+        """The number of elements of the largest input."""
+        return max((math.prod(self._shape(spec)) for spec in self.specs), default=0)
+
+    def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """The flat inputs."""
+        feed = {}
+        for spec in self.specs:
+            lengths = self._lengths(spec)
+            if spec.tree_of:
+                trees = [random_parents(n, self.plan.trees, generator) for n in lengths]
+                values = np.concatenate([np.zeros(0), *trees]).astype(spec.dtype)
+            else:
+                values = _draw_values(spec, self._shape(spec), self.plan.scale, generator)
+                if self.plan.blanks and _has_steps(spec):
+                    _put_blanks(values, spec, lengths, self.plan.blanks)
+            feed[spec.name] = values
+            if spec.ragged:
+                feed[spec.row_splits_name] = np.cumsum([0, *lengths], dtype="int64")
+        return feed
+
+    def _rows_key(self, spec: TensorSpec) -> str:
+        head = self.by_name.get(spec.tree_of or spec.name, spec)
+        return str(head.shape[0]).removesuffix(".values")
+
+    def _lengths(self, spec: TensorSpec) -> tuple[int, ...]:
+        return self.rows[self._rows_key(spec)] if spec.ragged else ()
+
+    def _shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        shape = tuple(dim if isinstance(dim, int) else self.sizes.get(dim, 0) for dim in spec.shape)
+        return (sum(self._lengths(spec)), *shape[1:]) if spec.ragged else shape
+
+
+def _draw_values(
+    spec: TensorSpec, shape: tuple[int, ...], scale: float, generator: np.random.Generator
+) -> np.ndarray:
+    kind = _kind(spec)
+    if kind == "b":
+        return generator.integers(0, 2, shape).astype(bool)
+    if kind in "iu":
+        return _draw_integers(spec, shape, generator)
+    if kind != "f":
+        raise ExportError(
+            f"No samples can be drawn for input '{spec.name}' of dtype {spec.dtype}. "
+            f"Pass inputs that the model accepts: check_parity(model, filepath, inputs=...)."
+        )
+    values = generator.normal(scale=scale, size=shape)
+    if spec.minimum is not None and spec.maximum is not None:
+        values = generator.uniform(spec.minimum, spec.maximum, shape)
+    return np.clip(values, spec.minimum, spec.maximum).astype(spec.dtype)
+
+
+def _draw_integers(
+    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator
+) -> np.ndarray:
+    low, high = _bounds(spec)
+    values = generator.integers(low, high, shape, endpoint=True).astype(spec.dtype)
+    flat = values.reshape(-1)
+    if _is_ids(spec) and flat.size > high - low:
+        flat[: high - low + 1] = generator.permutation(np.arange(low, high + 1))
+    elif flat.size:
+        # Both bounds; a blank may still come over one of them.
+        flat[[-1, 0]] = low, high
+    return values
+
+
+def _bounds(spec: TensorSpec) -> tuple[int, int]:
+    low, high = DEFAULT_INTEGERS if _kind(spec) == "i" else (0, 255)
+    if spec.maximum is not None:
+        high = int(spec.maximum)
+        low = min(low, high)
+    if spec.minimum is not None:
+        low = int(spec.minimum)
+        high = high if spec.maximum is not None else max(high, low + high)
+    return low, high
+
+
+def _put_blanks(values: np.ndarray, spec: TensorSpec, lengths: Iterable[int], blanks: str) -> None:
+    """Zeros in some steps of the rows, in place; the first row stays as it is."""
+    if spec.ragged:
+        ends = np.cumsum([0, *lengths])
+        rows = [values[start:end] for start, end in itertools.pairwise(ends)]
+    else:
+        rows = list(values)
+    for number, row in enumerate(rows):
+        steps = len(row)
+        # Rows differ in how many steps are blank, from none to all but one.
+        blank = number % max(steps, 1)
+        if blanks == "front":
+            row[:blank] = 0
+        elif blanks == "tail":
+            row[steps - blank :] = 0
+        elif blanks == "middle":
+            row[1 : steps - 1 : 2] = 0
+        elif number % 2:
+            row[:] = 0
+    if len(rows) == 1 and len(rows[0]) > 1:
+        rows[0][0 if blanks == "front" else -1] = 0
+
+
+_BLANKS_TEXT = {
+    "front": "zeros in front",
+    "middle": "zeros in between",
+    "tail": "zeros at the end",
+    "rows": "rows of zeros",
+}
+
+
+def _has_steps(spec: TensorSpec) -> bool:
+    """Whether zeros may mean steps that are not there."""
+    above = spec.minimum is not None and spec.minimum > 0
+    below = spec.maximum is not None and spec.maximum < 0
+    if spec.tree_of or above or below:
+        return False
+    return len(spec.shape) + spec.ragged >= (3 if _kind(spec) == "f" else 2)
+
+
+def _is_ids(spec: TensorSpec) -> bool:
+    return _kind(spec) in "iu" and spec.maximum is not None and spec.tree_of is None
+
+
+def _kind(spec: TensorSpec) -> str:
+    try:
+        return np.dtype(spec.dtype).kind
+    except TypeError:
+        return "?"
+
+
+def _lengths_text(lengths: tuple[int, ...]) -> str:
+    if len(lengths) > 8:
+        return f"{min(lengths)} to {max(lengths)} ({len(lengths)} rows)"
+    return ", ".join(map(str, lengths))

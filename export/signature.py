@@ -1,0 +1,196 @@
+"""From the inputs and outputs of a Keras model to flat, named tensors with named dims, and back.
+
+A ragged input `x` is two tensors of the ONNX graph, the flat values `x` and `x.row_splits`. The
+model is traced once, as it is, to see what it returns and which layers read its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.errors import ExportError
+from keras_blocks.export.ranges import Reads, ValueRange
+from keras_blocks.export.symbols import Symbol, named_dims, symbols_of, unique_names
+from keras_blocks.ragged import from_row_splits
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How the flat tensors of a contract map to the call of a model.
+
+    Args:
+        contract: the inputs and outputs by name.
+        structure: the positional arguments of the model, as a tuple of nests of `Symbol`.
+    """
+
+    contract: Contract
+    structure: tuple[Any, ...]
+
+    @property
+    def symbols(self) -> list[Symbol]:
+        """The inputs, in the order of the contract."""
+        return keras.tree.flatten(self.structure)
+
+    def specs(self) -> list[tf.TensorSpec]:
+        """The TensorFlow specs of `contract.flat_inputs()`, in order."""
+        return [spec for symbol in self.symbols for spec in symbol.tensor_specs()]
+
+    def arguments(self, flat: Sequence[Any]) -> tuple[Any, ...]:
+        """The positional arguments of the model, from the tensors of `contract.flat_inputs()`."""
+        return _arguments(self.structure, flat)
+
+    def pack(self, flat: Sequence[Any]) -> Any:
+        """The model's one argument, from the tensors of `contract.flat_inputs()` in order."""
+        arguments = self.arguments(flat)
+        if len(arguments) != 1:
+            raise ExportError(
+                f"the model takes {len(arguments)} positional arguments, not one; "
+                "use Signature.arguments(flat)"
+            )
+        return arguments[0]
+
+    def unpack(self, outputs: Any) -> list[Any]:
+        """The tensors of `contract.flat_outputs()` in order, from what the model returned."""
+        return [part for tensor in _leaves(outputs) for part in _parts(tensor)]
+
+    def call(self, model: keras.Model, flat: Sequence[Any]) -> list[Any]:
+        """What the model gives in inference for flat tensors, as flat tensors.
+
+        Stateful layers start afresh, as they do in every run of the exported file, and keep the
+        state they had before.
+        """
+        stateful = [layer for layer in model._flatten_layers() if _state_of(layer)]
+        kept = [[state.numpy() for state in _state_of(layer)] for layer in stateful]
+        for layer in stateful:
+            layer.reset_state()
+        try:
+            return self.unpack(model(*self.arguments(flat), training=False))
+        finally:
+            for layer, values in zip(stateful, kept, strict=True):
+                for state, value in zip(_state_of(layer), values, strict=True):
+                    state.assign(value)
+
+
+def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
+    """The signature of a model.
+
+    Args:
+        model: a functional, sequential or subclassed Keras model.
+        input_signature: for a model that does not say what it takes, such as a subclassed one
+            that has never been called: `keras.InputSpec`, `tf.TensorSpec`, `tf.RaggedTensorSpec`
+            or `keras.Input`, in a list of the positional arguments, as `model.export` takes it;
+            or one dict or spec, for the one argument.
+
+    Raises:
+        ExportError: the inputs are not known, or the model does not run on them.
+    """
+    structure = symbols_of(model, input_signature)
+    symbols = keras.tree.flatten(structure)
+    specs = [spec for symbol in symbols for spec in symbol.tensor_specs()]
+    reads = Reads()
+    with reads.watch(model):
+        traced = trace(lambda *flat: model(*_arguments(structure, flat), training=False), specs)
+    # Captured tensors follow the arguments.
+    ranges = reads.ranges(traced.inputs[: len(specs)])
+    owners = [symbol for symbol in symbols for _ in symbol.tensor_specs()]
+    found = {owners[index].name: _named_range(owners, ranges[index]) for index in ranges}
+    inputs = tuple(_input_spec(symbol, found) for symbol in symbols)
+    taken = [tensor.name for spec in inputs for tensor in spec.flat()]
+    return Signature(Contract(inputs, _output_specs(model, traced, taken)), structure)
+
+
+def trace(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
+    """The concrete function of `function` on these specs.
+
+    Raises:
+        ExportError: the function does not run on them; with the first line of the reason.
+    """
+    try:
+        return tf.function(function, autograph=False).get_concrete_function(*specs)
+    except ExportError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        shapes = ", ".join(f"{spec.dtype.name} {tuple(spec.shape)}" for spec in specs)
+        raise ExportError(
+            f"the model does not run on inputs of its signature ({shapes}): {reason[0]}"
+        ) from error
+
+
+def output_names(model: keras.Model, outputs: Any) -> list[str]:
+    """The Keras names of the outputs: dict keys, or the names of a functional model's layers."""
+    paths = keras.tree.flatten_with_path(outputs)
+    if any(isinstance(key, str) for path, _ in paths for key in path):
+        return [".".join(str(key) for key in path) for path, _ in paths]
+    layers = getattr(getattr(model, "_functional", model), "output_names", None)
+    if layers is not None and len(layers) == len(paths):
+        return list(layers)
+    return ["output"] if len(paths) == 1 else [f"output_{i}" for i in range(len(paths))]
+
+
+def _arguments(structure: tuple[Any, ...], flat: Sequence[Any]) -> tuple[Any, ...]:
+    rest = iter(flat)
+
+    def argument(symbol: Symbol) -> Any:
+        if not symbol.ragged:
+            return tf.convert_to_tensor(next(rest))
+        values, row_splits = (tf.convert_to_tensor(next(rest)) for _ in range(2))
+        return from_row_splits(values, row_splits)
+
+    # In order: the tensors of a ragged input follow one another.
+    arguments = [argument(symbol) for symbol in keras.tree.flatten(structure)]
+    return keras.tree.pack_sequence_as(structure, arguments)
+
+
+def _leaves(outputs: Any) -> list[Any]:
+    return [leaf for leaf in keras.tree.flatten(outputs) if leaf is not None]
+
+
+def _parts(tensor: Any) -> list[Any]:
+    if not isinstance(tensor, tf.RaggedTensor):
+        return [tensor]
+    if tensor.ragged_rank != 1:
+        raise ExportError(
+            f"an output is ragged in {tensor.ragged_rank} axes; ONNX outputs carry one ragged axis"
+        )
+    return [tensor.values, tf.cast(tensor.row_splits, tf.int64)]
+
+
+def _state_of(layer: keras.layers.Layer) -> list[Any]:
+    if not getattr(layer, "stateful", False):
+        return []
+    return keras.tree.flatten(getattr(layer, "states", None) or [])
+
+
+def _named_range(owners: list[Symbol], found: ValueRange) -> dict[str, Any]:
+    tree_of = None if found.tree_of is None else owners[found.tree_of].name
+    return {"minimum": found.minimum, "maximum": found.maximum, "tree_of": tree_of}
+
+
+def _input_spec(symbol: Symbol, ranges: dict[str, dict[str, Any]]) -> TensorSpec:
+    shape = named_dims(symbol.name, symbol.shape, symbol.ragged)
+    return TensorSpec(
+        symbol.name, symbol.dtype, shape, symbol.ragged, **ranges.get(symbol.name, {})
+    )
+
+
+def _output_specs(model: keras.Model, traced: Any, taken: list[str]) -> tuple[TensorSpec, ...]:
+    outputs = traced.structured_outputs
+    names = unique_names(output_names(model, outputs), taken)
+    return tuple(
+        _output_spec(name, leaf) for name, leaf in zip(names, _leaves(outputs), strict=True)
+    )
+
+
+def _output_spec(name: str, leaf: Any) -> TensorSpec:
+    if leaf.shape.rank is None:
+        raise ExportError(f"output '{name}' has no known rank")
+    ragged = isinstance(leaf, tf.RaggedTensor | tf.RaggedTensorSpec)
+    shape = named_dims(name, tuple(leaf.shape), ragged)
+    return TensorSpec(name, leaf.dtype.name, shape, ragged)

@@ -1,0 +1,152 @@
+"""What a model takes: the nest of its inputs, each with a name, an element type and a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_blocks.contract import ROW_SPLITS_DTYPE, Dim
+from keras_blocks.errors import ExportError
+
+TIME_AXIS = 1
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """One input of a model; `shape` has the batch axis, and None where a size is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    ragged: bool = False
+
+    def tensor_specs(self) -> list[tf.TensorSpec]:
+        """The flat tensors that carry it."""
+        if not self.ragged:
+            return [tf.TensorSpec(self.shape, self.dtype)]
+        # The rows lie after one another: batch and time are one axis.
+        values = tf.TensorSpec((None, *self.shape[2:]), self.dtype)
+        return [values, tf.TensorSpec((None,), ROW_SPLITS_DTYPE)]
+
+
+def symbols_of(model: keras.Model, input_signature: Any = None) -> tuple[Any, ...]:
+    """The positional arguments of a model, as nests of `Symbol`."""
+    if input_signature is not None:
+        arguments = _as_arguments(input_signature)
+    elif isinstance(model, keras.Sequential):
+        arguments = (model.inputs[0],) if model.built and model.inputs else ()
+    elif getattr(model, "inputs", None):
+        arguments = (model.input,)
+    else:
+        arguments = _recorded_arguments(model)
+    if not keras.tree.flatten(arguments):
+        raise ExportError(
+            f"model '{model.name}' does not say what it takes: it has no keras.Input and has never "
+            "been called. Pass input_signature=[keras.InputSpec(shape=(None, ...), dtype=...)], or "
+            "call the model once."
+        )
+    return _named(arguments)
+
+
+def named_dims(name: str, shape: Iterable[int | None], ragged: bool) -> tuple[Dim, ...]:
+    """The dims of the flat tensor of an input or output, free ones by name."""
+    sizes = list(shape)
+    if ragged:
+        return f"{name}.values", *_free_dims(name, sizes[2:], first_axis=2)
+    if not sizes:
+        return ()
+    batch: Dim = "batch" if sizes[0] is None else sizes[0]
+    return batch, *_free_dims(name, sizes[1:], first_axis=1)
+
+
+def unique_names(wanted: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names in order, repeated ones numbered: `y`, `y_1`, `y_2`."""
+    used, names = set(taken), []
+    for name in wanted:
+        candidate, count = name, 0
+        while candidate in used or f"{candidate}.row_splits" in used:
+            count += 1
+            candidate = f"{name}_{count}"
+        used.add(candidate)
+        names.append(candidate)
+    return names
+
+
+def _free_dims(name: str, sizes: list[int | None], first_axis: int) -> list[Dim]:
+    def dim(axis: int, size: int | None) -> Dim:
+        if size is not None:
+            return size
+        return f"{name}.time" if axis == TIME_AXIS else f"{name}.axis{axis}"
+
+    return [dim(axis, size) for axis, size in enumerate(sizes, first_axis)]
+
+
+def _as_arguments(input_signature: Any) -> tuple[Any, ...]:
+    """A list or tuple holds the positional arguments; anything else is the one argument."""
+    if isinstance(input_signature, list | tuple):
+        return tuple(input_signature)
+    return (input_signature,)
+
+
+def _recorded_arguments(model: keras.Model) -> tuple[Any, ...]:
+    """What Keras noted of the first call of a subclassed model."""
+    recorded = getattr(model, "_saved_model_arg_spec", None)
+    if recorded is None:
+        return ()
+    positional, keywords = recorded
+    given = [spec for spec in positional if keras.tree.flatten(spec)]
+    tensors = {key: spec for key, spec in keywords.items() if key not in ("training", "mask")}
+    if keras.tree.flatten(tensors):
+        raise ExportError(
+            f"model '{model.name}' was called with the keyword tensors {sorted(tensors)}; an "
+            "exported model takes positional tensors only. Pass input_signature=[...]."
+        )
+    return tuple(keras.tree.map_structure(_free_batch, given))
+
+
+def _free_batch(spec: Any) -> Any:
+    """The recorded batch size is that of the first call by chance."""
+    shape = tf.TensorShape([None, *spec.shape[1:]]) if spec.shape.rank else spec.shape
+    if isinstance(spec, tf.RaggedTensorSpec):
+        return spec
+    return tf.TensorSpec(shape, spec.dtype, spec.name)
+
+
+def _named(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    paths = keras.tree.flatten_with_path(arguments)
+    many = len(paths) > 1
+    names = [_name(path[1:], leaf, i if many else None) for i, (path, leaf) in enumerate(paths)]
+    symbols = [
+        replace(_symbol(leaf), name=name)
+        for (_, leaf), name in zip(paths, unique_names(names), strict=True)
+    ]
+    return keras.tree.pack_sequence_as(arguments, symbols)
+
+
+def _name(path: tuple[Any, ...], leaf: Any, index: int | None) -> str:
+    history = getattr(leaf, "_keras_history", None)
+    if history is not None:
+        return history.operation.name
+    keys = [str(key) for key in path if isinstance(key, str)]
+    if keys:
+        return ".".join(keys)
+    given = getattr(leaf, "name", None) or getattr(leaf, "_name", None)
+    return given or ("input" if index is None else f"input_{index}")
+
+
+def _symbol(leaf: Any) -> Symbol:
+    if leaf.shape is None or leaf.dtype is None:
+        raise ExportError(f"an input needs a shape and a dtype; got {leaf!r}")
+    ragged = isinstance(leaf, tf.RaggedTensorSpec) or bool(getattr(leaf, "ragged", False))
+    if isinstance(leaf, tf.RaggedTensorSpec) and leaf.ragged_rank != 1:
+        raise ExportError(
+            f"a ragged input has rows of unequal length (ragged_rank 1); got {leaf!r}, "
+            f"ragged_rank {leaf.ragged_rank}"
+        )
+    if bool(getattr(leaf, "sparse", False)):
+        raise ExportError(f"ONNX has no sparse inputs; got {leaf!r}. Make the input dense.")
+    return Symbol("", keras.backend.standardize_dtype(leaf.dtype), tuple(leaf.shape), ragged)

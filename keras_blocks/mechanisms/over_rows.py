@@ -1,0 +1,158 @@
+"""How a layer that has never heard of ragged tensors is run on ragged sequences.
+
+Every row must give what it would give alone. A layer that treats each step by itself gets the
+steps of all rows as one long sequence, so nothing is padded. A layer that mixes steps and heeds
+masks gets padded rows and their mask. For any other layer there is no way that is right, and it is
+refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_blocks.ragged import (
+    AcceptsRagged,
+    from_padded,
+    from_row_splits,
+    is_ragged,
+    ragged_spec,
+    to_padded,
+)
+
+STEPWISE = (
+    keras.layers.Activation,
+    keras.layers.AlphaDropout,
+    keras.layers.BatchNormalization,
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.ELU,
+    keras.layers.Embedding,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.LayerNormalization,
+    keras.layers.LeakyReLU,
+    keras.layers.Normalization,
+    keras.layers.RMSNormalization,
+    keras.layers.ReLU,
+    keras.layers.Rescaling,
+    keras.layers.Softmax,
+    keras.layers.TimeDistributed,
+    keras.layers.UnitNormalization,
+)
+"""Stock layers that give the same for a step whatever the other steps are, at inference."""
+
+MASKED = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.GlobalAveragePooling1D)
+"""Stock layers that mix steps, and leave masked ones out of it."""
+
+
+def call_on_rows(layer: keras.layers.Layer, x: Any) -> Any:
+    """Calls a lifted layer on a ragged tensor, real or symbolic.
+
+    Returns:
+        What the layer gives: ragged where it keeps the time axis.
+    Raises:
+        TypeError: the layer cannot be right on ragged sequences; the message says what to do.
+    """
+    if _takes_ragged(layer):
+        return layer(x)
+    if _is_stock(layer, keras.Sequential):
+        for inner in layer.layers:
+            x = call_on_rows(inner, x) if is_ragged(x) else inner(x)
+        return x
+    if _is_stepwise(layer, len(x.shape)):
+        return _by_step(layer, x)
+    if _heeds_masks(layer, len(x.shape)):
+        return _by_padding(layer, x)
+    raise TypeError(_refusal(layer))
+
+
+def _takes_ragged(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, AcceptsRagged):
+        return True
+    inputs = getattr(layer, "inputs", None) if isinstance(layer, keras.Model) else None
+    return any(is_ragged(tensor) for tensor in keras.tree.flatten(inputs or []))
+
+
+def _is_stock(layer: keras.layers.Layer, kinds: Any) -> bool:
+    """Whether it is one of Keras's own layers of these kinds; a subclass may do anything."""
+    return isinstance(layer, kinds) and type(layer).__module__.partition(".")[0] == "keras"
+
+
+def _is_stepwise(layer: keras.layers.Layer, rank: int) -> bool:
+    if not _is_stock(layer, STEPWISE) or layer.activity_regularizer is not None:
+        return False
+    if getattr(layer, "noise_shape", None) or getattr(layer, "mask_zero", False):
+        return False
+    axes = keras.tree.flatten(getattr(layer, "axis", None))
+    return all(axis is None or axis % rank >= 2 for axis in axes)
+
+
+def _heeds_masks(layer: keras.layers.Layer, rank: int) -> bool:
+    if _is_stock(layer, MASKED):
+        return True
+    if _is_stock(layer, STEPWISE):
+        # Stock Softmax takes the mask of the steps for one of the features.
+        heeds = layer.supports_masking and not isinstance(layer, keras.layers.Softmax)
+        return heeds and _is_stepwise(layer, rank)
+    if _is_stock(layer, keras.Model):
+        inner = [one for one in layer.layers if not isinstance(one, keras.layers.InputLayer)]
+        return len(layer.inputs) == 1 and all(_heeds_masks(one, rank) for one in inner)
+    return not _is_stock(layer, keras.layers.Layer) and layer.supports_masking
+
+
+def _by_step(layer: keras.layers.Layer, x: Any) -> Any:
+    """Runs the layer on the steps of all rows, as if they were one row."""
+    if isinstance(x, keras.KerasTensor):
+        spec = layer(keras.KerasTensor(x.shape, x.dtype))
+        return ragged_spec(spec.shape, spec.dtype)
+    if isinstance(layer, keras.layers.TimeDistributed):
+        return from_row_splits(layer.layer(x.values), x.row_splits)
+    return from_row_splits(layer(x.values[tf.newaxis])[0], x.row_splits)
+
+
+def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
+    """Runs the layer on the padded rows; what it hands the mask on to is a sequence again."""
+    if isinstance(x, keras.KerasTensor):
+        padded, steps = keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor(x.shape[:2], "bool")
+    else:
+        padded, steps = (_with_a_row(part) for part in to_padded(x, at_least=1))
+    padded._keras_mask = steps
+    outputs = layer(padded)
+
+    def unpad(output: Any) -> Any:
+        is_sequence = getattr(output, "_keras_mask", None) is not None
+        if isinstance(output, keras.KerasTensor):
+            return ragged_spec(output.shape, output.dtype) if is_sequence else output
+        if not is_sequence:
+            return output[: x.nrows()]
+        # A loop that ran backwards wrote the last step first, so the padding stands in front.
+        kept = tf.reverse(steps, [1]) if getattr(layer, "go_backwards", False) else steps
+        return from_padded(output, kept, x.row_splits)
+
+    return keras.tree.map_structure(unpad, outputs)
+
+
+def _with_a_row(x: tf.Tensor) -> tf.Tensor:
+    """Puts a zero row into an empty batch, on which several stock layers fail in TensorFlow."""
+    missing = tf.maximum(1 - tf.shape(x)[0], 0)
+    return tf.pad(x, [(0, missing), *((0, 0) for _ in x.shape[1:])])
+
+
+def _refusal(layer: keras.layers.Layer) -> str:
+    what = f"layer '{layer.name}' (a {type(layer).__name__}) was given a ragged sequence"
+    if _is_stock(layer, keras.layers.Layer):
+        return (
+            f"Stacked: {what}, but this stock layer, as it is set up, may mix the steps of a row "
+            "with its padding or with other rows. Use the block of keras_blocks for it "
+            "(Convolution, MaxPooling, Softmax, Embedding, ...), or pass a dense input and a mask."
+        )
+    return (
+        f"Stacked: {what}, but does not say that it can take one. If its class handles ragged "
+        "tensors, derive it from keras_blocks.ragged.AcceptsRagged as well; if what it gives for "
+        "a step never depends on masked steps, set `supports_masking = True` on it, and it gets "
+        "padded rows with their mask."
+    )

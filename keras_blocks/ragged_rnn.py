@@ -1,0 +1,79 @@
+"""The one place where a recurrent layer meets ragged sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, to_padded
+
+
+class RaggedRNN(AcceptsRagged, keras.layers.RNN):
+    """A `keras.layers.RNN` that takes ragged sequences where it takes dense ones.
+
+    The rows are padded and the padding is masked, which gives every row what it would give alone:
+    the state stands still over masked steps, before the row begins (`go_backwards`) and after it
+    has ended. An empty row gives a zero output and leaves its initial state as it is. With
+    `return_sequences` the output is ragged, with the rows of the input.
+    """
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+    ) -> Any:
+        """Runs the cell over the steps; `keras.layers.RNN` says what the arguments are."""
+        if not is_ragged(sequences):
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+        self._check_ragged_call(mask)
+        padded, steps = to_padded(sequences, at_least=1)
+        outputs = super().call(
+            padded, initial_state=initial_state, mask=steps, training=training
+        )
+        if not self.return_sequences:
+            return outputs
+        if self.go_backwards:
+            # The loop wrote the last step first, so the padding stands in front.
+            steps = tf.reverse(steps, [1])
+        if not self.return_state:
+            return from_padded(outputs, steps, sequences.row_splits)
+        return from_padded(outputs[0], steps, sequences.row_splits), *outputs[1:]
+
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> Any:
+        """Runs the loop over dense steps."""
+        # Stock Keras zeros the last output too if its step is masked, though it says that
+        # `zero_output_for_mask` is for returned sequences only; here it is.
+        asked = self.zero_output_for_mask
+        self.zero_output_for_mask = asked and self.return_sequences
+        try:
+            return super().inner_loop(sequences, initial_state, mask, training=training)
+        finally:
+            self.zero_output_for_mask = asked
+
+    def ragged_output_spec(self, outputs: Any) -> Any:
+        """Returned sequences are ragged, states and last outputs are not."""
+        if not self.return_sequences:
+            return outputs
+        if not self.return_state:
+            return super().ragged_output_spec(outputs)
+        return super().ragged_output_spec(outputs[0]), *outputs[1:]
+
+    def _check_ragged_call(self, mask: Any) -> None:
+        if self.unroll:
+            raise ValueError(
+                f"{type(self).__name__}: unroll=True needs a fixed number of steps, but the input "
+                "is ragged. Leave unroll=False, or pass a dense input."
+            )
+        if mask is not None:
+            raise ValueError(
+                f"{type(self).__name__}: a ragged input takes no mask, its rows already end where "
+                "they end. Leave the masked steps out of the rows."
+            )

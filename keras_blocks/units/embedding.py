@@ -1,0 +1,64 @@
+"""Embedding: a table of vectors, looked up by symbol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_blocks.ragged import AcceptsRagged, is_ragged, map_values
+
+
+@keras.saving.register_keras_serializable("keras_blocks")
+class Embedding(AcceptsRagged, keras.layers.Embedding):
+    """Looks up a trained vector for every symbol.
+
+    y = E[x], which is the product of the one-hot vector of x and the table E
+
+    Args:
+        input_dim: int, the number of symbols; they are 0 to `input_dim - 1`.
+        output_dim: int, the size of a symbol's vector.
+        mask_zero: bool, whether symbol 0 marks a step to skip: later layers then get a mask. A
+            ragged row ends where it ends and carries no mask, so there this must be False, and 0
+            is a symbol like the others.
+        **kwargs: as in `keras.layers.Embedding`: `embeddings_initializer`,
+            `embeddings_regularizer`, `embeddings_constraint`, `weights`, `name`, `dtype`, ...
+
+    Input shape:
+        (batch, ...) of integers, dense or ragged.
+
+    Output shape:
+        (batch, ..., output_dim), ragged where the input is.
+
+    Raises:
+        ValueError: `input_dim` or `output_dim` is no positive integer, or a ragged input meets
+            `mask_zero=True`.
+
+    Example:
+        >>> import keras_blocks as kb, numpy as np
+        >>> kb.Embedding(100, 8)(np.array([[3, 1, 4], [1, 5, 9]])).shape
+        TensorShape([2, 3, 8])
+    """
+
+    def __init__(self, input_dim: int, output_dim: int, mask_zero: bool = False, **kwargs: Any):
+        super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
+
+    def call(self, inputs: Any) -> Any:
+        """Looks the symbols up."""
+        if is_ragged(inputs):
+            return map_values(super().call, inputs)
+        return super().call(inputs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """True where the symbol is not 0, if `mask_zero`."""
+        if self.mask_zero and is_ragged(inputs):
+            raise ValueError(
+                f"Embedding '{self.name}': mask_zero=True marks the padding of a dense batch, but "
+                "the input is ragged and needs none. Leave the zeros out of the rows and pass "
+                "mask_zero=False; 0 is then a symbol like the others."
+            )
+        return super().compute_mask(inputs, mask)
+
+    def ragged_output_spec(self, outputs: Any) -> Any:
+        """The twin already says whether its output is ragged."""
+        return outputs

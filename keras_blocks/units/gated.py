@@ -1,0 +1,208 @@
+"""What the gated recurrent units share: how a cell is asked for its step, and the loop over it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_blocks.ragged_rnn import RaggedRNN
+
+States = tuple[tf.Tensor, ...]
+Step = Callable[[tf.Tensor, States], States]
+Masks = list[tf.Tensor]
+
+
+class GatedCell:
+    """Mixin for the cells; it goes in front of the twin, which makes the weights.
+
+    The first state is also the output.
+    """
+
+    def __init__(self, units: int, **kwargs: Any):
+        if not isinstance(units, int) or units <= 0:
+            raise ValueError(
+                f"{type(self).__name__}: units must be a positive int. Received: units={units!r}."
+            )
+        super().__init__(units, **kwargs)
+
+    def step_function(self, input_masks: Masks, recurrent_masks: Masks) -> Step:
+        """The function from a step's input and the states before it to the states after it.
+
+        It reads the weights now, so that a loop over the function does not read them every time.
+        The masks are those of dropout: none, one for all gates, or one for each gate.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define `step_function`.")
+
+    def dropout_masks(
+        self, inputs: tf.Tensor, state: tf.Tensor, training: bool
+    ) -> tuple[Masks, Masks]:
+        """The masks of `dropout` and `recurrent_dropout`, the same for all steps of a sequence."""
+        found: list[Masks] = []
+        for rate, make, like in (
+            (self.dropout, self.get_dropout_mask, inputs),
+            (self.recurrent_dropout, self.get_recurrent_dropout_mask, state),
+        ):
+            masks = make(like) if training and 0 < rate < 1 else []
+            found.append(masks if isinstance(masks, list) else [masks])
+        return found[0], found[1]
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:
+        """One step: returns the output and the new states."""
+        states = tuple(states) if isinstance(states, (list, tuple)) else (states,)
+        step = self.step_function(*self.dropout_masks(inputs, states[0], training))
+        new_states = step(inputs, states)
+        return new_states[0], list(new_states)
+
+
+class GatedRNN(RaggedRNN):
+    """Base of the gated recurrent layers: a subclass names its cell's class.
+
+    The layer takes the arguments of its cell and those of `keras.layers.RNN`, and has each of them
+    as an attribute. Its loop carries nothing but the states, which is faster than the stock one.
+    """
+
+    cell_class: type[keras.layers.Layer]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name in _arguments(cls.cell_class):
+            setattr(cls, name, _of_cell(name))
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        **kwargs: Any,
+    ):
+        of_cell = {k: kwargs.pop(k) for k in _arguments(self.cell_class) if k in kwargs}
+        shared = {k: kwargs[k] for k in ("dtype", "trainable") if k in kwargs}
+        cell = self.cell_class(
+            units,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=use_bias,
+            name="cell",
+            **of_cell,
+            **shared,
+        )
+        super().__init__(cell, **kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> Any:
+        """Returns the last output, all outputs and the last states."""
+        states = tuple(initial_state)
+        dropout = self.cell.dropout_masks(sequences[:, 0], states[0], training)
+        if mask is not None:
+            mask = tf.transpose(tf.cast(mask, tf.bool))[..., tf.newaxis]
+        outputs, states = _scan(
+            self.cell.step_function(*dropout),
+            tf.transpose(sequences, [1, 0, 2]),
+            states,
+            mask,
+            go_backwards=self.go_backwards,
+            return_sequences=self.return_sequences,
+            unroll=self.unroll,
+        )
+        last = states[0]
+        if mask is not None:
+            # Before the first step that is not masked there is no output to hold.
+            last = tf.where(tf.reduce_any(mask, axis=0), last, 0)
+        if outputs is None:
+            return last, last, list(states)
+        if mask is not None:
+            kept = tf.reverse(mask, [0]) if self.go_backwards else mask
+            shown = kept if self.zero_output_for_mask else tf.cumsum(tf.cast(kept, tf.int32)) > 0
+            outputs = tf.where(shown, outputs, 0)
+        return last, tf.transpose(outputs, [1, 0, 2]), list(states)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        of_layer = super().get_config()
+        del of_layer["cell"]
+        of_cell = self.cell.get_config()
+        return {**{k: of_cell[k] for k in _arguments(self.cell_class)}, **of_layer}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> GatedRNN:
+        """The layer of a config."""
+        with keras.saving.CustomObjectScope(custom_objects or {}):
+            return cls(**config)
+
+
+def _scan(
+    step: Step,
+    inputs: tf.Tensor,
+    states: States,
+    mask: tf.Tensor | None,
+    *,
+    go_backwards: bool,
+    return_sequences: bool,
+    unroll: bool,
+) -> tuple[tf.Tensor | None, States]:
+    """Runs over time-major inputs; returns the first state after every step, and all at the end.
+
+    A masked step leaves the states as they are.
+    """
+    count = inputs.shape[0] if inputs.shape[0] is not None else tf.shape(inputs)[0]
+
+    def advance(x: tf.Tensor, kept: tf.Tensor | None, states: States) -> States:
+        new_states = step(x, states)
+        if kept is not None:
+            pairs = zip(new_states, states, strict=True)
+            new_states = tuple(tf.where(kept, new, old) for new, old in pairs)
+        for new, old in zip(new_states, states, strict=True):
+            new.set_shape(old.shape)
+        return new_states
+
+    if unroll:
+        outputs = []
+        for time in reversed(range(count)) if go_backwards else range(count):
+            states = advance(inputs[time], None if mask is None else mask[time], states)
+            outputs.append(states[0])
+        return (tf.stack(outputs) if return_sequences else None), states
+
+    read = tf.TensorArray(inputs.dtype, count).unstack(inputs).read
+    kept = (lambda at: None) if mask is None else tf.TensorArray(tf.bool, count).unstack(mask).read
+    written = tf.TensorArray(
+        states[0].dtype, count if return_sequences else 0, element_shape=states[0].shape
+    )
+
+    def body(time: tf.Tensor, written: tf.TensorArray, states: States) -> Any:
+        at = count - 1 - time if go_backwards else time
+        states = advance(read(at), kept(at), states)
+        return time + 1, written.write(time, states[0]) if return_sequences else written, states
+
+    _, written, states = tf.while_loop(
+        lambda time, *_: time < count,
+        body,
+        (tf.constant(0), written, states),
+        maximum_iterations=count,
+    )
+    return (written.stack() if return_sequences else None), states
+
+
+def matmul(x: tf.Tensor, masks: Masks, kernel: tf.Tensor) -> tf.Tensor:
+    """x W, where dropout masks x: not at all, or once for all gates in W, or for each gate."""
+    if len(masks) <= 1:
+        return tf.matmul(x * masks[0] if masks else x, kernel)
+    gates = zip(masks, tf.split(kernel, len(masks), axis=1), strict=True)
+    return tf.concat([tf.matmul(x * mask, gate) for mask, gate in gates], axis=1)
+
+
+def _of_cell(name: str) -> property:
+    return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
+
+
+def _arguments(cell_class: type[keras.layers.Layer]) -> list[str]:
+    """The names of the arguments of a cell's constructors, less those that every layer has."""
+    owners = cell_class.__mro__[: cell_class.__mro__.index(keras.layers.Layer)]
+    names = {name: None for o in owners for name in inspect.signature(o.__init__).parameters}
+    return [name for name in names if name not in ("self", "args", "kwargs")]

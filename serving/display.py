@@ -1,0 +1,127 @@
+"""What the server and the commands print for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keras_blocks.contract import Contract, FlatTensor
+from keras_blocks.serving.datatypes import PROTOCOL
+from keras_blocks.serving.example import example_request
+from keras_blocks.serving.inputs import split_rows
+from keras_blocks.serving.model import Model
+from keras_blocks.serving.repository import Repository
+from keras_blocks.serving.validation import show_shape
+
+_LONGEST_EXAMPLE = 1500
+_MOST_ROWS = 20
+_LOG_WIDTH = 120
+
+
+def announce(repository: Repository, url: str, console: Console | None = None) -> None:
+    """Prints the models, what could not be loaded, the url, and a curl command that works."""
+    console = console or _console()
+    table = Table("model", "version", "inputs", "outputs", box=box.SIMPLE_HEAD)
+    for model in repository.all_models():
+        contract = model.contract
+        table.add_row(
+            *map(
+                Text,  # in a plain string, rich would take [batch] for markup
+                (
+                    model.name,
+                    str(model.version),
+                    tensor_lines(contract.flat_inputs()),
+                    tensor_lines(contract.flat_outputs()),
+                ),
+            )
+        )
+    console.print(table)
+    for problem in repository.problems:
+        _say(console, f"not loaded: {problem}")
+    _say(console, f"Serving on {url} (Ctrl+C to stop)")
+    _say(console, f"Try:\n{curl_example(repository, url)}")
+
+
+def tensor_lines(tensors: tuple[FlatTensor, ...]) -> str:
+    """One line a tensor: tokens INT32 [tokens.values]."""
+    return "\n".join(f"{t.name} {PROTOCOL[t.dtype]} {show_shape(t.shape)}" for t in tensors)
+
+
+def curl_example(repository: Repository, url: str) -> str:
+    """A command that asks the model with the smallest example; very large ones are not shown."""
+    bodies = {name: _example_body(repository.get(name)) for name in repository.models}
+    name = min(bodies, key=lambda name: len(bodies[name]))
+    if len(bodies[name]) > _LONGEST_EXAMPLE:
+        return f"curl {url}/v2/models/{name}"
+    body = bodies[name].replace("'", "'\\''")
+    return (
+        f"curl {url}/v2/models/{name}/infer -H 'Content-Type: application/json' \\\n    -d '{body}'"
+    )
+
+
+def _console() -> Console:
+    # A log file has no width of its own, and the 80 columns taken then cut names off.
+    return Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+
+
+def _example_body(model: Model) -> str:
+    return json.dumps(example_request(model.contract))
+
+
+def _say(console: Console, text: str) -> None:
+    # Neither wrapped nor coloured, so that it can be pasted and searched.
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_outputs(
+    contract: Contract, outputs: Mapping[str, np.ndarray], console: Console | None = None
+) -> None:
+    """Prints outputs for people; long ones shortened."""
+    console = console or _console()
+    for spec in contract.outputs:
+        values = outputs[spec.name]
+        _say(console, f"{spec.name} {values.dtype} {show_shape(values.shape)}")
+        if not spec.ragged:
+            _say(console, np.array2string(values, precision=6, threshold=200))
+            continue
+        rows = split_rows(values, outputs[spec.row_splits_name])
+        for index, row in enumerate(rows[:_MOST_ROWS]):
+            _say(console, f"row {index}: {np.array2string(row, precision=6, threshold=200)}")
+        if len(rows) > _MOST_ROWS:
+            _say(console, f"... {len(rows) - _MOST_ROWS} rows more")
+
+
+def show_inspection(facts: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints what `inspect_file` found."""
+    console = console or _console()
+    opset = ", ".join(f"{domain} {n}" for domain, n in (facts["opset"] or {}).items())
+    _say(console, f"{facts['file']}: {facts['bytes']:,} bytes" + (f", opset {opset}" * bool(opset)))
+    source = "written by the export" if facts["contract"] == "metadata" else "read off the graph"
+    table = Table("", "name", "datatype", "shape", "notes", box=box.SIMPLE_HEAD)
+    for side in ("inputs", "outputs"):
+        for tensor in facts[side]:
+            notes = dict(tensor["parameters"])
+            shape = show_shape(notes.pop("dims"))
+            text = ", ".join(f"{key} {value}" for key, value in notes.items())
+            cells = (side[:-1], tensor["name"], tensor["datatype"], shape, text)
+            table.add_row(*map(Text, cells))
+    console.print(table)
+    _say(console, f"signature: {source}")
+    if facts["ops"] is None:
+        _say(console, "ops: not counted; pip install onnx to see them")
+    else:
+        counts = ", ".join(f"{count} {op}" for op, count in facts["ops"].items())
+        _say(console, f"ops: {sum(facts['ops'].values())} nodes: {counts}")
+    if facts["proof"]:
+        proof = facts["proof"]
+        _say(
+            console, f"proof: {proof.get('samples')} samples, worst error {proof.get('max_error')}"
+        )

@@ -1,0 +1,70 @@
+"""A small valid request for any model, to show and to try."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_blocks.contract import ROW_SPLITS_DTYPE, Contract, Dim, TensorSpec
+from keras_blocks.serving.datatypes import PROTOCOL, STRING, numpy_dtype
+from keras_blocks.serving.session import ANY_SHAPE
+from keras_blocks.serving.validation import split_dim
+
+_ROWS = (3, 2)
+_FREE_SIZE = 3
+
+
+def example_inputs(contract: Contract) -> dict[str, np.ndarray]:
+    """Arrays that the contract allows: zeros, or the allowed values next to zero.
+
+    Ragged inputs have two rows, of 3 and 2 steps; dense models get a batch of one.
+    """
+    ragged = [spec for spec in contract.inputs if spec.ragged]
+    sizes: dict[str, int] = {"batch": len(_ROWS) if ragged else 1}
+    for spec in ragged:
+        if isinstance(spec.shape[0], str):
+            sizes[spec.shape[0]] = sum(_ROWS)
+    arrays: dict[str, np.ndarray] = {}
+    for spec in contract.inputs:
+        arrays[spec.name] = _example_values(spec, sizes)
+        if spec.ragged:
+            arrays[spec.row_splits_name] = np.cumsum([0, *_ROWS], dtype=ROW_SPLITS_DTYPE)
+    return arrays
+
+
+def example_request(contract: Contract) -> dict[str, Any]:
+    """The same as the body of an infer request."""
+    dtypes = {tensor.name: tensor.dtype for tensor in contract.flat_inputs()}
+    tensors = [
+        {
+            "name": name,
+            "datatype": PROTOCOL[dtypes[name]],
+            "shape": list(array.shape),
+            "data": array.reshape(-1).tolist(),
+        }
+        for name, array in example_inputs(contract).items()
+    ]
+    return {"inputs": tensors}
+
+
+def _example_values(spec: TensorSpec, sizes: dict[str, int]) -> np.ndarray:
+    if spec.tree_of is not None:
+        # Each tree is a root and its children.
+        rows = [np.where(np.arange(nodes) == 0, -1, 0) for nodes in _ROWS]
+        return np.concatenate(rows).astype(spec.dtype)
+    dims = () if spec.shape == ANY_SHAPE else spec.shape
+    shape = tuple(_size(dim, sizes) for dim in dims)
+    if spec.dtype == STRING:
+        return np.full(shape, "text", dtype=object)
+    low = -math.inf if spec.minimum is None else spec.minimum
+    high = math.inf if spec.maximum is None else spec.maximum
+    return np.full(shape, min(max(0, low), high)).astype(numpy_dtype(spec.dtype))
+
+
+def _size(dim: Dim, sizes: dict[str, int]) -> int:
+    if isinstance(dim, int):
+        return dim
+    name, extra = split_dim(dim)
+    return sizes.get(name, _FREE_SIZE) + extra

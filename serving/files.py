@@ -1,0 +1,97 @@
+"""Inputs and outputs of a model in files: `.npz`, and `.json` in two forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_blocks.contract import Contract
+from keras_blocks.errors import KerasBlocksError
+from keras_blocks.serving.codec import decode_request, json_floats
+from keras_blocks.serving.inputs import split_rows
+
+
+class FileFormatError(KerasBlocksError):
+    """A file of inputs or outputs cannot be read or written."""
+
+
+def read_inputs(path: Path, contract: Contract) -> dict[str, Any]:
+    """The inputs in a file, as `Model.predict` takes them.
+
+    A `.npz` file holds one array per input (`x` and `x.row_splits` for a ragged one). A JSON file
+    is either `{"x": nested lists}`, ragged rows being lists of unequal length, or the body of an
+    infer request of the Open Inference Protocol.
+    """
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.suffix != ".json":
+        raise FileFormatError(f"{path}: a .json or .npz file expected")
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise FileFormatError(f'{path}: an object expected: {{"input name": nested lists, ...}}')
+    return decode_request(body, contract).inputs if _is_request(body) else body
+
+
+def write_outputs(path: Path, contract: Contract, outputs: Mapping[str, np.ndarray]) -> None:
+    """Writes outputs: `.npz` holds them as they are, `.json` as `{"y": nested lists}`."""
+    if path.suffix == ".npz":
+        np.savez(path, **_without_objects(outputs))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(nested(contract, outputs)) + "\n", encoding="utf-8")
+    else:
+        raise FileFormatError(f"{path}: a .json or .npz file expected")
+
+
+def nested(contract: Contract, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Outputs as nested lists; a ragged output is a list of rows of unequal length.
+
+    JSON has no NaN and no infinities: they become strings, as in the server's answers.
+    """
+    result: dict[str, Any] = {}
+    for spec in contract.outputs:
+        values = outputs[spec.name]
+        if spec.ragged:
+            rows = split_rows(values, outputs[spec.row_splits_name])
+            result[spec.name] = [_as_lists(row) for row in rows]
+        else:
+            result[spec.name] = _as_lists(values)
+    return result
+
+
+def _as_lists(array: np.ndarray) -> Any:
+    if array.dtype.kind != "f":
+        return array.tolist()
+    items = np.empty(array.size, dtype=object)
+    items[:] = json_floats(array.reshape(-1))
+    return items.reshape(array.shape).tolist()
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise FileFormatError(f"{path}: not an .npz file of plain arrays: {error}") from None
+
+
+def _without_objects(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    # Text becomes NumPy's own string type: object arrays would be pickled.
+    return {n: a.astype(str) if a.dtype == object else a for n, a in outputs.items()}
+
+
+def _is_request(body: dict[str, Any]) -> bool:
+    items = body.get("inputs")
+    return (
+        isinstance(items, list)
+        and bool(items)
+        and all(isinstance(item, dict) and "name" in item for item in items)
+    )

@@ -1,0 +1,60 @@
+"""From what a Python caller gives to the flat arrays of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_blocks.contract import ROW_SPLITS_DTYPE, Contract, FlatTensor, TensorSpec
+from keras_blocks.serving.validation import check_shape
+from keras_blocks.serving.values import refuse, to_array
+
+
+def flat_inputs(contract: Contract, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays in the dtypes of the contract.
+
+    A ragged input `x` is a list of rows of any lengths, or `x` (all rows after one another) with
+    `x.row_splits`. Names that the contract lacks are kept, so that validation can name them.
+
+    Raises:
+        ContractError: a value cannot become an array of its input's dtype.
+    """
+    flat: dict[str, Any] = dict(given)
+    for spec in contract.inputs:
+        if spec.name not in given:
+            continue
+        if spec.ragged and spec.row_splits_name not in given:
+            flat[spec.name], flat[spec.row_splits_name] = join_rows(spec, given[spec.name])
+            continue
+        for tensor in spec.flat():
+            flat[tensor.name] = to_array(given[tensor.name], tensor)
+    return flat
+
+
+def join_rows(spec: TensorSpec, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The flat values and the row splits of a list of rows."""
+    values = FlatTensor(spec.name, spec.dtype, spec.shape)
+    if not isinstance(rows, list | tuple | np.ndarray):
+        raise refuse(spec.name, f"a list of rows expected, got {type(rows).__name__}")
+    arrays = []
+    for index, row in enumerate(rows):
+        if not isinstance(row, list | tuple | np.ndarray):
+            raise refuse(spec.name, f"row {index} is {row!r:.40}, a list of steps expected")
+        array = to_array(row, values)
+        check_shape(values, array.shape)
+        arrays.append(array)
+    lengths = [len(array) for array in arrays]
+    splits = np.cumsum([0, *lengths], dtype=ROW_SPLITS_DTYPE)
+    full = [array for array in arrays if len(array)] or arrays[:1]
+    if not full:
+        return to_array([], values), splits
+    if len({array.shape[1:] for array in full}) > 1:
+        raise refuse(spec.name, "its rows have steps of different shapes")
+    return np.concatenate(full), splits
+
+
+def split_rows(values: np.ndarray, row_splits: np.ndarray) -> list[np.ndarray]:
+    """The rows of a ragged tensor: the inverse of `join_rows`."""
+    return np.split(values, row_splits[1:-1]) if len(row_splits) > 1 else []

@@ -1,0 +1,60 @@
+"""What one request may ask for, so that a small body cannot take the machine's memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_blocks.contract import Contract
+from keras_blocks.serving.values import refuse
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one request.
+
+    Args:
+        body_bytes: greatest size of the body.
+        padded_steps: greatest number of rows times steps of the longest row of a ragged input.
+            Recurrent ops pad their rows, so one long row among many short ones costs this much.
+        empty_elements: greatest product of the other dims of a tensor without elements: the
+            declared shape [0, 10**12] costs no byte here, but a sum over its first axis would.
+    """
+
+    body_bytes: int = 16 * 2**20
+    padded_steps: int = 4_000_000
+    empty_elements: int = 2**24
+
+
+def check_limits(contract: Contract, inputs: Mapping[str, np.ndarray], limits: Limits) -> None:
+    """Checks valid inputs against the limits.
+
+    Raises:
+        ContractError: names the input and the limit.
+    """
+    for spec in contract.inputs:
+        if not spec.ragged:
+            continue
+        sizes = np.diff(inputs[spec.row_splits_name])
+        longest = int(sizes.max(initial=0))
+        if len(sizes) * longest > limits.padded_steps:
+            raise refuse(
+                spec.name,
+                f"{len(sizes)} rows with a longest row of {longest} steps are "
+                f"{len(sizes) * longest} steps when padded, at most {limits.padded_steps} "
+                f"allowed; send long and short rows in separate requests",
+            )
+
+
+def check_declared_shape(name: str, shape: list[int], limits: Limits) -> None:
+    """Checks the shape of a tensor without elements; others are as large as their data."""
+    others = math.prod(size for size in shape if size)
+    if 0 in shape and others > limits.empty_elements:
+        raise refuse(
+            name,
+            f"shape {shape} has no elements, but its other dims multiply to {others}, "
+            f"at most {limits.empty_elements} allowed",
+        )

@@ -1,0 +1,105 @@
+"""A model that answers: a session and the contract its inputs must keep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_blocks.contract import METADATA_KEY, Contract
+from keras_blocks.errors import ContractError, ModelLoadError
+from keras_blocks.serving.contracts import contract_of
+from keras_blocks.serving.inputs import flat_inputs
+from keras_blocks.serving.session import Session
+from keras_blocks.serving.validation import check_inputs
+
+
+class Model:
+    """An ONNX file, ready to predict.
+
+    Args:
+        name: str, the name under which it is served.
+        version: int, the version under which it is served.
+        session: the loaded graph.
+        contract: what its inputs must be.
+    Example:
+        model = Model.load("trees.onnx")
+        model.predict({"tokens": [[4, 7, 7], [9]], "parents": [[-1, 0, 0], [-1]]})
+    """
+
+    def __init__(self, name: str, version: int, session: Session, contract: Contract):
+        self.name = name
+        self.version = version
+        self.contract = contract
+        self.session = session
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        version: int = 1,
+        threads: int | None = None,
+    ) -> Model:
+        """Loads an ONNX file, with the contract it brings or one derived from its graph.
+
+        Args:
+            path: str or path of the file.
+            name: str, the file's stem by default.
+            version: int.
+            threads: int, the threads that one run may use; None leaves it to onnxruntime.
+        Raises:
+            ModelLoadError: the file is missing, broken, or cannot be served.
+        """
+        session = Session(path, threads)
+        try:
+            contract = contract_of(session)
+        except ModelLoadError as error:
+            raise ModelLoadError(f"{path}: {error}") from error
+        return cls(name or Path(path).stem, version, session, contract)
+
+    def predict(
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Checks the inputs against the contract and runs the graph.
+
+        Args:
+            inputs: name -> array or nested list. A ragged input `x` is a list of rows, or `x`
+                with `x.row_splits`.
+            outputs: names of the wanted outputs; all by default.
+        Returns:
+            name -> array; a ragged output `y` is `y` and `y.row_splits`.
+        Raises:
+            ContractError: names the input, what came and what was expected.
+            RunError: the graph cannot take these inputs.
+        """
+        arrays = flat_inputs(self.contract, inputs)
+        check_inputs(self.contract, arrays)
+        return self.run(arrays, outputs)
+
+    def run(
+        self, arrays: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Runs the graph on arrays that were checked already."""
+        known = self.output_names
+        names = list(known if outputs is None else outputs)
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None:
+            raise ContractError(
+                f"output '{unknown[:100]}' is unknown; the model gives {', '.join(known)}", unknown
+            )
+        return dict(zip(names, self.session.run(arrays, names), strict=True))
+
+    @property
+    def brings_contract(self) -> bool:
+        """Whether the contract was in the file; otherwise it was derived from the graph."""
+        return METADATA_KEY in self.session.metadata
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs of the graph, in the order of the contract."""
+        return tuple(tensor.name for tensor in self.contract.flat_outputs())

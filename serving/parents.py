@@ -1,0 +1,63 @@
+"""Trees given as parents: one root a tree, no cycle, every parent within its own tree."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_blocks.serving.values import refuse
+
+
+def check_parents(name: str, parents: np.ndarray, row_splits: np.ndarray) -> None:
+    """Checks a batch of trees; an empty tree is one.
+
+    Args:
+        name: str, the input, for the error.
+        parents: the index of each node's parent in its own tree, -1 at the root.
+        row_splits: tree i is parents[row_splits[i]:row_splits[i + 1]].
+    Raises:
+        ContractError: names tree and node.
+    """
+    parents = parents.astype(np.int64)
+    sizes = np.diff(row_splits)
+    tree_of = np.repeat(np.arange(len(sizes)), sizes)
+    outside = (parents < -1) | (parents >= sizes[tree_of])
+    if outside.any():
+        node = int(outside.argmax())
+        raise refuse(
+            name,
+            f"{_place(node, tree_of, row_splits)} has parent {parents[node]}, but the tree has "
+            f"{sizes[tree_of[node]]} nodes; parents are indices within their own tree, "
+            f"-1 at the root",
+        )
+    roots = np.bincount(tree_of[parents == -1], minlength=len(sizes))
+    wrong = (roots != 1) & (sizes > 0)
+    if wrong.any():
+        tree = int(wrong.argmax())
+        raise refuse(name, f"tree {tree} has {roots[tree]} roots (parent -1), exactly one expected")
+    _refuse_cycles(name, parents, tree_of, row_splits)
+
+
+def _refuse_cycles(
+    name: str, parents: np.ndarray, tree_of: np.ndarray, row_splits: np.ndarray
+) -> None:
+    # Pointer doubling: every round doubles how far each node looks up. Who does not see a root
+    # after enough rounds for the longest tree hangs below a cycle.
+    nodes = np.arange(len(parents))
+    is_root = parents == -1
+    ancestor = np.where(is_root, nodes, parents + row_splits[:-1][tree_of])
+    longest = int(np.diff(row_splits).max(initial=0))
+    for _ in range(longest.bit_length()):
+        ancestor = ancestor[ancestor]
+    lost = ~is_root[ancestor]
+    if lost.any():
+        node = int(lost.argmax())
+        raise refuse(
+            name,
+            f"{_place(node, tree_of, row_splits)} does not reach the root: its parents form a "
+            f"cycle",
+        )
+
+
+def _place(node: int, tree_of: np.ndarray, row_splits: np.ndarray) -> str:
+    tree = int(tree_of[node])
+    return f"node {node - row_splits[tree]} of tree {tree}"

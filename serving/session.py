@@ -1,0 +1,104 @@
+"""One ONNX file under onnxruntime; nothing else here knows onnxruntime."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from keras_blocks.contract import FlatTensor
+from keras_blocks.errors import KerasBlocksError, ModelLoadError
+from keras_blocks.serving.datatypes import FROM_ONNXRUNTIME
+
+ANY_SHAPE = ("...",)
+"""The shape of a graph input of unknown rank; onnxruntime cannot tell it from a single number."""
+
+# "/src/reshape.h:47 onnxruntime::Reshape(const TensorShape&) input cannot be ..." : the source
+# line and the C++ signature tell a client nothing.
+_SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ .*?\)(?: const)? ")
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_NODE = re.compile(r"^Non-zero status code returned while running (\w+) node\..*?Status Message: ")
+_LONGEST_MESSAGE = 300
+
+
+class RunError(KerasBlocksError):
+    """onnxruntime refused to compute; the message says which op and why."""
+
+    def __init__(self, message: str, out_of_memory: bool = False):
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
+
+
+class Session:
+    """A loaded graph.
+
+    Args:
+        path: str or path of the ONNX file.
+        threads: int, the threads that one run may use; None leaves it to onnxruntime.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None):
+        self._session = _load(Path(path), threads)
+        self.inputs = tuple(map(_tensor, self._session.get_inputs()))
+        self.outputs = tuple(map(_tensor, self._session.get_outputs()))
+        meta = self._session.get_modelmeta()
+        self.metadata: Mapping[str, str] = dict(meta.custom_metadata_map)
+        self.producer = meta.producer_name
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """The named outputs, in that order. Safe to call from several threads at once.
+
+        Raises:
+            RunError: an op cannot take these inputs, or the memory does not suffice.
+        """
+        try:
+            return self._session.run(list(outputs), dict(inputs))
+        except MemoryError:
+            raise RunError("the inputs need more memory than there is", True) from None
+        except Exception as error:  # onnxruntime's errors share no base class
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            out_of_memory = "allocate" in str(error) or "bad_alloc" in str(error)
+            raise RunError(_plain(error), out_of_memory) from None
+
+
+def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise ModelLoadError(f"{path}: there is no such file")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, and reported once
+    options.intra_op_num_threads = threads or 0
+    # Spinning threads steal the cores from the requests that run beside.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        reason = _plain(error).removeprefix(f"Load model from {path} failed:")
+        raise ModelLoadError(f"{path}: {reason}") from error
+
+
+def _tensor(argument: onnxruntime.NodeArg) -> FlatTensor:
+    if argument.type not in FROM_ONNXRUNTIME:
+        raise ModelLoadError(
+            f"'{argument.name}' is {argument.type}, which cannot be served: "
+            f"tensors of numbers, booleans and strings can"
+        )
+    shape = tuple(
+        dim if isinstance(dim, int | str) and dim != "" else f"{argument.name}.axis{axis}"
+        for axis, dim in enumerate(argument.shape)
+    )
+    return FlatTensor(argument.name, FROM_ONNXRUNTIME[argument.type], shape or ANY_SHAPE)
+
+
+def _plain(error: Exception) -> str:
+    """What onnxruntime says, without its codes, source lines and C++ signatures."""
+    text = _PREFIX.sub("", str(error).strip())
+    node = _NODE.match(text)
+    if node:
+        text = f"{node[1]}: {text[node.end() :]}"
+    text = " ".join(_SOURCE_LINE.sub("", text).split())
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."

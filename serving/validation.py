@@ -1,0 +1,167 @@
+"""Arrays against the contract: nothing reaches onnxruntime that the contract does not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from keras_blocks.contract import Contract, Dim, FlatTensor, TensorSpec
+from keras_blocks.errors import ContractError
+from keras_blocks.serving.datatypes import PROTOCOL, numpy_dtype
+from keras_blocks.serving.parents import check_parents
+from keras_blocks.serving.session import ANY_SHAPE
+from keras_blocks.serving.values import refuse
+
+
+def check_inputs(contract: Contract, inputs: Mapping[str, np.ndarray]) -> None:
+    """Checks names, dtypes, shapes, bounds, row splits and trees.
+
+    Raises:
+        ContractError: names the input, what came and what was expected.
+    """
+    check_names(contract, inputs)
+    sizes: dict[str, tuple[int, str]] = {}
+    for tensor in contract.flat_inputs():
+        array = inputs[tensor.name]
+        if array.dtype != numpy_dtype(tensor.dtype):
+            raise refuse(tensor.name, f"dtype {tensor.dtype} expected, got {array.dtype}")
+        check_shape(tensor, array.shape)
+        _check_named_dims(tensor, array.shape, sizes)
+    for spec in contract.inputs:
+        _check_bounds(spec, inputs[spec.name])
+        if spec.ragged:
+            _check_row_splits(spec, inputs[spec.name], inputs[spec.row_splits_name])
+    for spec in contract.inputs:
+        if spec.tree_of is not None:
+            _check_trees(spec, spec.tree_of, inputs)
+
+
+def check_names(contract: Contract, names: Iterable[str]) -> None:
+    """Checks that exactly the inputs of the contract are there."""
+    expected = [tensor.name for tensor in contract.flat_inputs()]
+    given = set(names)
+    missing = next((name for name in expected if name not in given), None)
+    if missing is not None:
+        raise ContractError(
+            f"input '{missing}' is missing; the model takes {describe_inputs(contract)}", missing
+        )
+    unknown = sorted(given - set(expected))
+    if unknown:
+        raise ContractError(
+            f"input '{unknown[0][:100]}' is unknown; the model takes {describe_inputs(contract)}",
+            unknown[0],
+        )
+
+
+def describe_inputs(contract: Contract) -> str:
+    """The inputs in a sentence: 'tokens' (INT32 [tokens.values]), ..."""
+    return ", ".join(
+        f"'{tensor.name}' ({PROTOCOL[tensor.dtype]} {show_shape(tensor.shape)})"
+        for tensor in contract.flat_inputs()
+    )
+
+
+def show_shape(shape: Sequence[Dim]) -> str:
+    """A shape with its named dims, for people."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def check_shape(tensor: FlatTensor, shape: Sequence[int]) -> None:
+    """Checks rank and fixed dims; it needs no data, so a declared shape can be checked first."""
+    if tensor.shape == ANY_SHAPE:
+        return
+    if len(shape) != len(tensor.shape):
+        raise refuse(
+            tensor.name,
+            f"shape {show_shape(shape)} has {len(shape)} dims, "
+            f"{show_shape(tensor.shape)} expected ({len(tensor.shape)} dims)",
+        )
+    for axis, (size, dim) in enumerate(zip(shape, tensor.shape, strict=True)):
+        if isinstance(dim, int) and size != dim:
+            raise refuse(
+                tensor.name,
+                f"shape {show_shape(shape)} has {size} entries along axis {axis}, "
+                f"{show_shape(tensor.shape)} expected",
+            )
+
+
+def _check_named_dims(
+    tensor: FlatTensor, shape: Sequence[int], sizes: dict[str, tuple[int, str]]
+) -> None:
+    if tensor.shape == ANY_SHAPE:
+        return
+    for axis, (size, dim) in enumerate(zip(shape, tensor.shape, strict=True)):
+        if isinstance(dim, int):
+            continue
+        name, extra = split_dim(dim)
+        if size < extra:
+            raise refuse(tensor.name, f"axis {axis} ('{dim}') is {size}, at least {extra} expected")
+        known, source = sizes.setdefault(name, (size - extra, tensor.name))
+        if size - extra != known:
+            raise refuse(
+                tensor.name,
+                f"axis {axis} ('{dim}') is {size}, but input '{source}' has {name} = {known}, "
+                f"so {known + extra} expected",
+            )
+
+
+def split_dim(dim: str) -> tuple[str, int]:
+    """'batch+1' is one more than 'batch'."""
+    name, plus, extra = dim.replace(" ", "").rpartition("+")
+    return (name, int(extra)) if plus and name and extra.isdecimal() else (dim, 0)
+
+
+def _check_bounds(spec: TensorSpec, array: np.ndarray) -> None:
+    low = -np.inf if spec.minimum is None else spec.minimum
+    high = np.inf if spec.maximum is None else spec.maximum
+    if (spec.minimum is None and spec.maximum is None) or not array.size:
+        return
+    if array.min() >= low and array.max() <= high:  # False where there is a NaN
+        return
+    index = int(np.argmin((array >= low) & (array <= high)))
+    raise refuse(
+        spec.name,
+        f"element {index} is {array.flat[index]}, expected {_show_bounds(spec)}",
+    )
+
+
+def _show_bounds(spec: TensorSpec) -> str:
+    if spec.minimum is None:
+        return f"at most {spec.maximum:g}"
+    if spec.maximum is None:
+        return f"at least {spec.minimum:g}"
+    return f"{spec.minimum:g} to {spec.maximum:g}"
+
+
+def _check_row_splits(spec: TensorSpec, values: np.ndarray, splits: np.ndarray) -> None:
+    name = spec.row_splits_name
+    if splits[0] != 0:
+        raise refuse(name, f"row splits start at 0, got {splits[0]}")
+    falls = np.flatnonzero(splits[1:] < splits[:-1])
+    if falls.size:
+        index = int(falls[0])
+        raise refuse(
+            name,
+            f"row splits never fall, but element {index} is {splits[index]} "
+            f"and element {index + 1} is {splits[index + 1]}",
+        )
+    if splits[-1] != len(values):
+        raise refuse(
+            name,
+            f"row splits end at the length of '{spec.name}', which is {len(values)}, "
+            f"got {splits[-1]}",
+        )
+
+
+def _check_trees(spec: TensorSpec, features: str, inputs: Mapping[str, np.ndarray]) -> None:
+    splits = inputs[spec.row_splits_name]
+    others = inputs[f"{features}.row_splits"]
+    if not np.array_equal(splits, others):
+        row = int(np.argmax(splits != others)) - 1  # both start at 0
+        raise refuse(
+            spec.row_splits_name,
+            f"tree {row} has {splits[row + 1] - splits[row]} nodes, but '{features}' has "
+            f"{others[row + 1] - others[row]} there; both must have the same rows",
+        )
+    check_parents(spec.name, inputs[spec.name], splits)

@@ -1,0 +1,188 @@
+"""Exact conversion: a value reaches the model as it was given, or is refused.
+
+Nothing is rounded to an integer, wrapped around, cut off or read as a number that was none; only
+a float may lose digits on its way to a narrower float.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from keras_blocks.contract import FlatTensor
+from keras_blocks.errors import ContractError
+from keras_blocks.serving.datatypes import PROTOCOL, STRING, numpy_dtype
+
+_JSON_NAMES = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a fraction",
+    str: "a string",
+    list: "a list",
+    tuple: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def refuse(name: str, problem: str) -> ContractError:
+    """The error that says what is wrong with an input."""
+    return ContractError(f"input '{name}': {problem}", name)
+
+
+def flatten(data: Sequence[Any], shape: Sequence[int], name: str) -> list[Any]:
+    """The items of a flat or nested list in row-major order; it must hold exactly `shape`.
+
+    Compares lengths only, so that a declared shape costs no memory before it is known to be true.
+    """
+    if {list, tuple}.isdisjoint(map(type, data)):
+        if len(data) != math.prod(shape):
+            raise refuse(
+                name,
+                f"shape {list(shape)} has {math.prod(shape)} elements, but data has {len(data)}",
+            )
+        return list(data)
+    parts: list[Any] = [data]
+    for axis, size in enumerate(shape):
+        for part in parts:
+            if not isinstance(part, list | tuple):
+                raise refuse(name, f"data mixes nested lists and {_kind(part)} ({_short(part)})")
+            if len(part) != size:
+                raise refuse(
+                    name,
+                    f"shape {list(shape)} has {size} entries along axis {axis}, "
+                    f"but a nested list of data has {len(part)}",
+                )
+        parts = list(chain.from_iterable(parts))
+    return parts
+
+
+def nested_shape(data: Any) -> tuple[int, ...]:
+    """The shape of a nested list, read off the first item of each level."""
+    shape = []
+    while isinstance(data, list | tuple):
+        shape.append(len(data))
+        if not data:
+            break
+        data = data[0]
+    return tuple(shape)
+
+
+def from_items(items: list[Any], tensor: FlatTensor) -> np.ndarray:
+    """A flat array of Python numbers, booleans or strings."""
+    kinds = set(map(type, items))
+    if any(issubclass(kind, np.generic) for kind in kinds):
+        items = [item.item() if isinstance(item, np.generic) else item for item in items]
+        kinds = set(map(type, items))
+    dtype = numpy_dtype(tensor.dtype)
+    allowed = _allowed_types(tensor.dtype)
+    if not kinds <= allowed:
+        index = next(i for i, item in enumerate(items) if type(item) not in allowed)
+        raise refuse(
+            tensor.name,
+            f"{PROTOCOL[tensor.dtype]} expected, but element {index} is {_kind(items[index])}"
+            f" ({_short(items[index])})",
+        )
+    if dtype.kind in "iu" and items:
+        info = np.iinfo(dtype)
+        worst = next((n for n in (min(items), max(items)) if not info.min <= n <= info.max), None)
+        if worst is not None:
+            raise _out_of_range(tensor, items.index(worst), worst)
+    try:
+        with np.errstate(over="ignore"):
+            array = np.array(items, dtype=dtype)
+    except OverflowError:
+        index = max(range(len(items)), key=lambda i: abs(items[i]))
+        raise _out_of_range(tensor, index, items[index]) from None
+    if dtype.kind == "f" and np.isinf(array).any():
+        _refuse_overflow(array, np.array(items, dtype="float64"), tensor)
+    return array
+
+
+def cast(array: np.ndarray, tensor: FlatTensor) -> np.ndarray:
+    """An array in the tensor's dtype."""
+    dtype = numpy_dtype(tensor.dtype)
+    if tensor.dtype == STRING:
+        return _as_text(array, tensor)
+    if array.dtype == dtype:
+        return array
+    kind = array.dtype.kind
+    if kind not in {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}[dtype.kind]:
+        raise refuse(tensor.name, f"dtype {tensor.dtype} expected, got {array.dtype}")
+    if dtype.kind in "iu" and array.size:
+        info = np.iinfo(dtype)
+        for index in (array.argmin(), array.argmax()):
+            value = int(array.flat[index])
+            if not info.min <= value <= info.max:
+                raise _out_of_range(tensor, int(index), value)
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    if dtype.kind == "f":
+        _refuse_overflow(result, array, tensor)
+    return result
+
+
+def to_array(value: Any, tensor: FlatTensor) -> np.ndarray:
+    """An array, number or nested list as an array of the tensor's dtype and of its own shape."""
+    if isinstance(value, list | tuple) and not any(isinstance(v, np.ndarray) for v in value):
+        shape = nested_shape(value)
+        array = from_items(flatten(value, shape, tensor.name), tensor).reshape(shape)
+        return array.reshape(_empty_shape(shape, tensor)) if not array.size else array
+    if isinstance(value, bool | int | float | str):
+        return from_items([value], tensor).reshape(())
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise refuse(tensor.name, "its rows have unequal lengths, and it is not ragged") from None
+    return cast(array, tensor)
+
+
+def _empty_shape(shape: tuple[int, ...], tensor: FlatTensor) -> tuple[int, ...]:
+    # `[]` for (batch, 64) means (0, 64): an empty list cannot show the axes behind it.
+    rest = tensor.shape[len(shape) :]
+    return shape + tuple(dim if isinstance(dim, int) else 0 for dim in rest)
+
+
+def _allowed_types(dtype: str) -> frozenset[type]:
+    if dtype == STRING:
+        return frozenset({str})
+    by_kind: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+    return frozenset(by_kind[numpy_dtype(dtype).kind])
+
+
+def _as_text(array: np.ndarray, tensor: FlatTensor) -> np.ndarray:
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise refuse(tensor.name, f"text in UTF-8 expected: {error}") from None
+    text = array.astype(object)
+    if array.dtype.kind != "U" and not all(isinstance(item, str) for item in text.flat):
+        raise refuse(tensor.name, f"strings expected, got {array.dtype}")
+    return text
+
+
+def _refuse_overflow(narrow: np.ndarray, wide: np.ndarray, tensor: FlatTensor) -> None:
+    overflown = np.isinf(narrow) & np.isfinite(wide)
+    if overflown.any():
+        index = int(overflown.argmax())
+        raise _out_of_range(tensor, index, wide.flat[index].item())
+
+
+def _out_of_range(tensor: FlatTensor, index: int, value: Any) -> ContractError:
+    return refuse(
+        tensor.name, f"element {index} is {_short(value)}, outside the range of {tensor.dtype}"
+    )
+
+
+def _kind(value: Any) -> str:
+    return _JSON_NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

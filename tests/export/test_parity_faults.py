@@ -1,0 +1,287 @@
+"""Deliberate faults in exported files: the proof finds each one, and names the right layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from keras_blocks.errors import ParityError
+from keras_blocks.export import check_parity
+from keras_blocks.export.convert import to_onnx
+from keras_blocks.export.signature import signature_of
+
+layers = keras.layers
+NUDGE = 1e-2  # far below what a user would see by eye, far above rounding
+
+
+def dense_model() -> keras.Model:
+    x = keras.Input((4,), name="x")
+    y = layers.Dense(6, activation="tanh", name="first")(x)
+    y = layers.Dense(6, activation="tanh", name="second")(y)
+    return keras.Model(x, layers.Dense(3, activation="softmax", name="last")(y), name="dense")
+
+
+def two_headed_model() -> keras.Model:
+    x = keras.Input((4,), name="x")
+    heads = {"left": layers.Dense(3, name="l")(x), "right": layers.Dense(3, name="r")(x)}
+    return keras.Model(x, heads, name="two_headed")
+
+
+def recurrent_model() -> keras.Model:
+    x = keras.Input((None, 4), name="x")
+    y = layers.LSTM(5, return_sequences=True, name="reader")(x)
+    return keras.Model(x, layers.Dense(3, name="head")(y), name="recurrent")
+
+
+def masked_model(mask_zero: bool = True) -> keras.Model:
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    y = layers.Embedding(12, 6, mask_zero=mask_zero, name="words")(ids)
+    return keras.Model(ids, layers.LSTM(5, name="reader")(y), name="masked")
+
+
+def image_model() -> keras.Model:
+    x = keras.Input((8, 8, 2), name="image")
+    y = layers.Conv2D(3, 3, padding="same", name="wide")(x)
+    y = layers.MaxPooling2D(2, name="pool")(y)
+    return keras.Model(x, layers.Conv2D(2, 2, name="narrow")(y), name="image")
+
+
+def class_model() -> keras.Model:
+    x = keras.Input((4,), name="x")
+    scores = layers.Dense(5, name="scores")(x)
+    winner = layers.Lambda(
+        lambda s: keras.ops.cast(s > 0, "int32"), output_shape=(5,), name="winner"
+    )(scores)
+    return keras.Model(x, {"scores": scores, "winner": winner}, name="classes")
+
+
+def exported(model: keras.Model) -> onnx.ModelProto:
+    return to_onnx(model, signature_of(model))[0]
+
+
+def prove(model: keras.Model, file: onnx.ModelProto, folder: Path, **options: object):
+    path = folder / "model.onnx"
+    path.write_bytes(file.SerializeToString())
+    return check_parity(model, path, **options)
+
+
+def weights(file: onnx.ModelProto, at_least: int = 2) -> list[onnx.TensorProto]:
+    kept = [t for t in file.graph.initializer if np.prod(t.dims) >= at_least]
+    return [t for t in kept if t.data_type == onnx.TensorProto.FLOAT]
+
+
+def nodes(file: onnx.ModelProto, op_type: str) -> list[onnx.NodeProto]:
+    return [node for node in file.graph.node if node.op_type == op_type]
+
+
+def change(tensor: onnx.TensorProto, function: Callable[[np.ndarray], np.ndarray]) -> None:
+    array = function(numpy_helper.to_array(tensor).copy())
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+
+
+def nudge(tensor: onnx.TensorProto, index: int = 0) -> None:
+    def nudged(array: np.ndarray) -> np.ndarray:
+        array.reshape(-1)[index] += NUDGE
+        return array
+
+    change(tensor, nudged)
+
+
+def attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:
+    return next(a for a in node.attribute if a.name == name)
+
+
+def assert_caught(report, layer: str | None, *words: str) -> None:
+    assert not report.ok
+    with pytest.raises(ParityError) as caught:
+        report.raise_if_wrong()
+    assert caught.value.report is report
+    for word in words:
+        assert re.search(word, str(caught.value)), f"{word!r} is not in:\n{caught.value}"
+    if layer is not None:
+        assert report.first_difference.layer == layer, report.first_difference
+
+
+@pytest.mark.parametrize("make", [dense_model, recurrent_model, masked_model, image_model])
+def test_a_nudge_of_any_weight_is_caught_and_blamed_on_its_layer(make, tmp_path):
+    model = make()
+    owners = {}
+    for layer in model.layers:
+        for weight in layer.weights:
+            owners.setdefault(int(np.prod(weight.shape)), set()).add(layer.name)
+    for number, weight in enumerate(weights(exported(model), at_least=1)):
+        file = exported(model)
+        nudge(weights(file, at_least=1)[number])
+        report = prove(model, file, tmp_path, seed=number)
+        size = int(np.prod(weight.dims))
+        # The LSTM's two biases are one ONNX tensor; only the first half is Keras's.
+        assert_caught(report, None, "of another|made from other weights", "differs in 1 of")
+        assert report.first_difference.layer in owners.get(size, set(model_names(model)))
+
+
+def model_names(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model.layers]
+
+
+@pytest.mark.parametrize("row", range(12))
+def test_a_nudge_of_any_row_of_an_embedding_is_caught(row, tmp_path):
+    model = masked_model(mask_zero=False)
+    file = exported(model)
+    table = next(w for w in weights(file) if list(w.dims) == [12, 6])
+    nudge(table, index=6 * row + 2)
+    assert_caught(prove(model, file, tmp_path), "words", rf"at \[{row}, 2\] the file has")
+
+
+def test_a_transposed_kernel_is_caught(tmp_path):
+    model = dense_model()
+    file = exported(model)
+    square = next(w for w in weights(file) if list(w.dims) == [6, 6])
+    change(square, np.transpose)
+    assert_caught(prove(model, file, tmp_path), "second", "Output 'last'", "differs in 30 of 36")
+
+
+def test_another_activation_is_caught(tmp_path):
+    model = dense_model()
+    file = exported(model)
+    nodes(file, "Tanh")[1].op_type = "Sigmoid"
+    assert_caught(prove(model, file, tmp_path), "second", "is 'Sigmoid', not 'Tanh'")
+
+
+def test_a_softmax_over_the_batch_is_caught(tmp_path):
+    model = dense_model()
+    file = exported(model)
+    (softmax,) = nodes(file, "Softmax")
+    attribute(softmax, "axis").i = 0
+    assert_caught(prove(model, file, tmp_path), "last", "has axis=0, not")
+
+
+def test_a_frozen_input_dim_is_caught(tmp_path):
+    model = recurrent_model()
+    file = exported(model)
+    file.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+    assert_caught(prove(model, file, tmp_path), None, "Axis 1 of its input 'x' is frozen at 7")
+
+
+def test_a_size_frozen_inside_the_graph_is_caught(tmp_path):
+    model = recurrent_model()
+    file = exported(model)
+    for shape in nodes(file, "Shape"):
+        shape.op_type = "Constant"
+        shape.input[:] = []
+        del shape.attribute[:]
+        value = numpy_helper.from_array(np.array([2, 3, 4], "int64"))
+        shape.attribute.append(helper.make_attribute("value", value))
+    assert nodes(file, "Constant"), "the export reads no shape; the fault is no fault"
+    report = prove(model, file, tmp_path)
+    assert_caught(report, None, "checks differ")
+    assert {c.ok for c in report.checks if c.input_shapes["x"] != (2, 3, 4)} == {False}
+
+
+def test_an_ignored_mask_is_caught(tmp_path):
+    model, unmasked = masked_model(), masked_model(mask_zero=False)
+    unmasked.set_weights(model.get_weights())
+    report = prove(model, exported(unmasked), tmp_path)
+    assert_caught(report, "reader", "Output 'reader' for inputs ids")
+
+
+def test_swapped_gates_are_caught(tmp_path):
+    model = recurrent_model()
+    file = exported(model)
+    (lstm,) = nodes(file, "LSTM")
+    kernel = next(t for t in file.graph.initializer if t.name == lstm.input[1])
+    change(kernel, lambda w: w[:, np.r_[5:10, 0:5, 10:20]])
+    assert_caught(prove(model, file, tmp_path), "reader", "Output 'head'", "reads the constant")
+
+
+def test_a_wrong_pad_is_caught(tmp_path):
+    model = image_model()
+    file = exported(model)
+    conv = nodes(file, "Conv")[0]
+    for name in ("auto_pad", "pads"):
+        found = [a for a in conv.attribute if a.name == name]
+        for old in found:
+            conv.attribute.remove(old)
+    conv.attribute.append(helper.make_attribute("pads", [2, 2, 0, 0]))
+    assert_caught(prove(model, file, tmp_path), "wide", "pad")
+
+
+def test_swapped_outputs_are_caught(tmp_path):
+    model = two_headed_model()
+    file = exported(model)
+    swapped = {"left": "right", "right": "left"}
+    for node in file.graph.node:
+        node.output[:] = [swapped.get(name, name) for name in node.output]
+    assert_caught(prove(model, file, tmp_path), None, "Output 'left'", "Output|'[lr]'")
+
+
+def test_outputs_in_another_order_are_caught(tmp_path):
+    model = two_headed_model()
+    file = exported(model)
+    file.graph.output.reverse()
+    assert_caught(prove(model, file, tmp_path), None, "outputs are named", "'right', 'left'")
+
+
+def test_an_integer_that_is_off_by_one_is_caught(tmp_path):
+    model = class_model()
+    file = exported(model)
+    for node in file.graph.node:
+        node.output[:] = ["winner_before" if name == "winner" else name for name in node.output]
+    dtype = file.graph.output[1].type.tensor_type.elem_type
+    one = helper.make_tensor("one", dtype, [], [1])
+    file.graph.initializer.append(one)
+    file.graph.node.append(helper.make_node("Add", ["winner_before", "one"], ["winner"]))
+    report = prove(model, file, tmp_path)
+    assert_caught(report, None, "Output 'winner'", "but must equal")
+    assert {check.output for check in report.failures()} == {"winner"}
+
+
+def test_another_element_type_is_caught(tmp_path):
+    model = dense_model()
+    file = exported(model)
+    for node in file.graph.node:
+        node.output[:] = ["before" if name == "last" else name for name in node.output]
+    cast = helper.make_node("Cast", ["before"], ["last"], to=onnx.TensorProto.DOUBLE)
+    file.graph.node.append(cast)
+    file.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    report = prove(model, file, tmp_path)
+    assert_caught(report, None, "output 'last' has dtype float64, the model's float32")
+
+
+def test_an_added_axis_is_caught(tmp_path):
+    model = dense_model()
+    file = exported(model)
+    for node in file.graph.node:
+        node.output[:] = ["before" if name == "last" else name for name in node.output]
+    file.graph.initializer.append(numpy_helper.from_array(np.array([-1, 1, 3]), "one_more"))
+    file.graph.node.append(helper.make_node("Reshape", ["before", "one_more"], ["last"]))
+    file.graph.output[0].type.tensor_type.ClearField("shape")
+    report = prove(model, file, tmp_path)
+    assert_caught(report, None, "output 'last' has dims")
+
+
+def test_nan_and_infinity_must_stand_in_the_same_places(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, layers.Lambda(keras.ops.log, output_shape=(4,), name="log")(x))
+    file = exported(model)
+    given = np.array([[1.0, 0.0, -1.0, np.inf]], "float32")
+    assert prove(model, file, tmp_path, inputs=given).ok
+    (log,) = nodes(file, "Log")
+    file.graph.node.insert(0, helper.make_node("Abs", ["x"], ["positive"]))
+    log.input[0] = "positive"
+    report = prove(model, file, tmp_path, inputs=given)
+    assert_caught(report, "log", r"at \[0, 2\] got 0, expected nan")
+
+
+def test_weights_trained_after_the_export_are_told_as_such(tmp_path):
+    model = dense_model()
+    file = exported(model)
+    kernel = model.get_layer("second").kernel
+    kernel.assign(kernel + NUDGE)
+    assert_caught(prove(model, file, tmp_path), "second", "made from other weights")

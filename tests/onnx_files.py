@@ -1,0 +1,202 @@
+"""Small ONNX files made by hand, for the tests of serving: each computes something checkable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from keras_blocks.contract import METADATA_KEY, Contract, TensorSpec
+
+FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+tensor = helper.make_tensor_value_info
+node = helper.make_node
+
+
+def save(
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    constants: Sequence[Any] = (),
+    contract: Contract | None = None,
+    metadata: str | None = None,
+) -> Path:
+    """Writes a graph; its contract, or other text in its place, goes into the metadata."""
+    graph = helper.make_graph(list(nodes), "graph", list(inputs), list(outputs), list(constants))
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9, producer_name="tests"
+    )
+    text = contract.to_json() if contract else metadata
+    if text is not None:
+        helper.set_model_props(model, {METADATA_KEY: text})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def constant(name: str, kind: int, shape: Sequence[int], values: Sequence[Any]) -> Any:
+    return helper.make_tensor(name, kind, list(shape), list(values))
+
+
+def double(path: Path) -> Path:
+    """y = x + x, x is FP32 [batch, 3]; no contract."""
+    shape = ["batch", 3]
+    return save(
+        path,
+        [node("Add", ["x", "x"], ["y"])],
+        [tensor("x", FLOAT, shape)],
+        [tensor("y", FLOAT, shape)],
+    )
+
+
+def identity(path: Path, kind: int, shape: Sequence[Any] | None = ("batch",)) -> Path:
+    """y = x in any dtype; no contract."""
+    dims = None if shape is None else list(shape)
+    return save(
+        path,
+        [node("Identity", ["x"], ["y"])],
+        [tensor("x", kind, dims)],
+        [tensor("y", kind, dims)],
+    )
+
+
+def add_bias(path: Path) -> Path:
+    """y = x + bias, both share the dim `batch`: FP32 [batch, 2] and [batch, 1]; no contract."""
+    return save(
+        path,
+        [node("Add", ["x", "bias"], ["y"]), node("Neg", ["x"], ["minus_x"])],
+        [tensor("x", FLOAT, ["batch", 2]), tensor("bias", FLOAT, ["batch", 1])],
+        [tensor("y", FLOAT, ["batch", 2]), tensor("minus_x", FLOAT, ["batch", 2])],
+    )
+
+
+def log(path: Path) -> Path:
+    """y = log(x): NaN below zero, minus infinity at zero."""
+    return save(
+        path,
+        [node("Log", ["x"], ["y"])],
+        [tensor("x", FLOAT, ["n"])],
+        [tensor("y", FLOAT, ["n"])],
+    )
+
+
+def gather(path: Path) -> Path:
+    """A table of 3 rows without a contract: only onnxruntime knows that 7 is outside."""
+    return save(
+        path,
+        [node("Gather", ["table", "x"], ["y"])],
+        [tensor("x", INT64, ["n"])],
+        [tensor("y", FLOAT, ["n", 2])],
+        [constant("table", FLOAT, [3, 2], range(6))],
+    )
+
+
+def expand(path: Path) -> Path:
+    """Zeros of any asked shape: as much memory as a client likes."""
+    return save(
+        path,
+        [node("Expand", ["zero", "shape"], ["y"])],
+        [tensor("shape", INT64, ["rank"])],
+        [tensor("y", FLOAT, None)],
+        [constant("zero", FLOAT, [1], [0.0])],
+    )
+
+
+def row_sums(path: Path) -> Path:
+    """The sum of each ragged row of ids 0 to 9, with a contract: y[i] = sum(x[i])."""
+    sums = [
+        node("Concat", ["zero", "x"], ["padded"], axis=0),
+        node("CumSum", ["padded", "axis"], ["running"]),
+        node("Slice", ["x.row_splits", "one", "end"], ["ends"]),
+        node("Slice", ["x.row_splits", "start", "minus_one"], ["starts"]),
+        node("Gather", ["running", "ends"], ["upper"]),
+        node("Gather", ["running", "starts"], ["lower"]),
+        node("Sub", ["upper", "lower"], ["y"]),
+    ]
+    constants = [
+        constant("zero", INT32, [1], [0]),
+        constant("axis", INT64, [], [0]),
+        constant("start", INT64, [1], [0]),
+        constant("one", INT64, [1], [1]),
+        constant("minus_one", INT64, [1], [-1]),
+        constant("end", INT64, [1], [2**62]),
+    ]
+    contract = Contract(
+        (TensorSpec("x", "int32", ("x.values",), ragged=True, minimum=0, maximum=9),),
+        (TensorSpec("y", "int32", ("batch",)),),
+    )
+    return save(
+        path,
+        sums,
+        [tensor("x", INT32, ["x.values"]), tensor("x.row_splits", INT64, ["batch+1"])],
+        [tensor("y", INT32, ["batch"])],
+        constants,
+        contract,
+    )
+
+
+def tree(path: Path) -> Path:
+    """y = tokens + parents over the nodes of trees, ragged in and out, with a contract."""
+    ragged = {"ragged": True}
+    contract = Contract(
+        (
+            TensorSpec("tokens", "int32", ("tokens.values",), minimum=0, maximum=9, **ragged),
+            TensorSpec("parents", "int32", ("parents.values",), tree_of="tokens", **ragged),
+        ),
+        (TensorSpec("y", "int32", ("y.values",), **ragged),),
+    )
+    flat = [*contract.flat_inputs(), *contract.flat_outputs()]
+    kinds = {"int32": INT32, "int64": INT64}
+    values = {t.name: tensor(t.name, kinds[t.dtype], t.shape) for t in flat}
+    return save(
+        path,
+        [
+            node("Add", ["tokens", "parents"], ["y"]),
+            node("Identity", ["tokens.row_splits"], ["y.row_splits"]),
+        ],
+        [values[t.name] for t in contract.flat_inputs()],
+        [values[t.name] for t in contract.flat_outputs()],
+        contract=contract,
+    )
+
+
+def slow(path: Path) -> Path:
+    """Squares a matrix `steps` times in a loop: as slow as asked; y = steps."""
+    body = helper.make_graph(
+        [
+            node("MatMul", ["m_in", "m_in"], ["m_out"]),
+            node("Add", ["count_in", "one"], ["count_out"]),
+            node("Identity", ["go_in"], ["go_out"]),
+        ],
+        "body",
+        [
+            tensor("i", INT64, []),
+            tensor("go_in", TensorProto.BOOL, []),
+            tensor("m_in", FLOAT, [256, 256]),
+            tensor("count_in", INT64, []),
+        ],
+        [
+            tensor("go_out", TensorProto.BOOL, []),
+            tensor("m_out", FLOAT, [256, 256]),
+            tensor("count_out", INT64, []),
+        ],
+        [constant("one", INT64, [], [1])],
+    )
+    return save(
+        path,
+        [
+            node("Squeeze", ["steps"], ["trips"]),
+            node("Loop", ["trips", "go", "matrix", "zero"], ["last", "y"], body=body),
+        ],
+        [tensor("steps", INT64, [1])],
+        [tensor("y", INT64, []), tensor("last", FLOAT, [256, 256])],
+        [
+            constant("go", TensorProto.BOOL, [], [True]),
+            constant("zero", INT64, [], [0]),
+            constant("matrix", FLOAT, [256, 256], [0.001] * 65536),
+        ],
+    )
