@@ -17,6 +17,14 @@ from keras_blocks.export.signature import Signature, trace
 from keras_blocks.export.standins import OnnxNode, stand_ins
 
 
+_REFUSED_TYPES = {
+    tf.bfloat16.as_datatype_enum: "which onnxruntime has no kernels for on CPU. "
+    "Build the model with float32 or mixed_float16.",
+    tf.string.as_datatype_enum: "but exported models take and give numbers only. "
+    "Look strings up before the model.",
+}
+
+
 @dataclass(frozen=True)
 class Captured:
     """A frozen graph: the names of its input and output tensors, and what its stand-ins become."""
@@ -59,6 +67,7 @@ def _freeze(concrete: Any, arguments: int) -> Any:
     graph_def = frozen.graph.as_graph_def(add_shapes=True)
     _freeze_captured(graph_def, concrete)
     _allow_inlining(graph_def)
+    _refuse_element_types(graph_def)
     return graph_def
 
 
@@ -67,9 +76,24 @@ def _refuse_resources(concrete: Any) -> None:
     for outer, _ in concrete.graph.captures:
         if outer.dtype == tf.resource and id(outer) not in variables:
             raise ExportError(
-                f"the model uses the resource '{getattr(outer, 'name', outer)}' (a lookup table or "
-                "the like), which has no ONNX form"
+                "the model uses a resource that is not a weight (a lookup table or the like), "
+                "which has no ONNX form. Look strings and keys up before the model."
             )
+
+
+def _refuse_element_types(graph_def: Any) -> None:
+    for node in _all_nodes(graph_def):
+        for attribute in node.attr.values():
+            if attribute.type in _REFUSED_TYPES:
+                raise ExportError(
+                    f"node '{node.name}' computes in {tf.as_dtype(attribute.type).name}, "
+                    f"{_REFUSED_TYPES[attribute.type]}"
+                )
+
+
+def _all_nodes(graph_def: Any) -> list[Any]:
+    functions = graph_def.library.function
+    return [*graph_def.node, *(node for function in functions for node in function.node_def)]
 
 
 def _freeze_captured(graph_def: Any, concrete: Any) -> None:
@@ -87,8 +111,7 @@ def _freeze_captured(graph_def: Any, concrete: Any) -> None:
 
 def _allow_inlining(graph_def: Any) -> None:
     """A function that was to be compiled is not inlined, and tf2onnx knows no calls."""
-    nodes = [*graph_def.node, *(n for f in graph_def.library.function for n in f.node_def)]
-    for owner in [*nodes, *graph_def.library.function]:
+    for owner in [*_all_nodes(graph_def), *graph_def.library.function]:
         for attribute in ("_XlaMustCompile", "_noinline", "api_implements"):
             if attribute in owner.attr:
                 del owner.attr[attribute]

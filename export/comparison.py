@@ -43,7 +43,7 @@ TOLERANCES = {
 }
 EXACT = Tolerance(0.0, 0.0)
 # Noise is one rounding of every weight and input; a run rounds every intermediate result too.
-NOISE_FACTOR = 32.0
+NOISE_FACTOR = 8.0
 NOISE_DRAWS = 2
 
 

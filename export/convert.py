@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import onnx
@@ -75,46 +76,78 @@ def _run_tf2onnx(captured: Captured, name: str, opset: int) -> onnx.ModelProto:
         if key not in _SKIPPED_OPTIMIZERS
     }
     with _complaints() as complaints, tf.device("/cpu:0"):
-        with tf.Graph().as_default():
-            tf.import_graph_def(captured.graph_def, name="")
-            graph_def = tf_loader.tf_optimize(
-                captured.inputs, captured.outputs, captured.graph_def
-            )
-        with tf.Graph().as_default() as graph:
-            tf.import_graph_def(graph_def, name="")
-            converted = tfonnx.process_tf_graph(
-                graph,
-                continue_on_error=True,
-                opset=opset,
-                custom_op_handlers=handlers,
-                input_names=captured.inputs,
-                output_names=captured.outputs,
-            )
-            converted = optimizer.optimize_graph(converted, optimizers=chosen)
+        try:
+            try:
+                graph = _through_tf2onnx(captured, opset, handlers, chosen, catch_errors=False)
+            except Exception:
+                # An optimizer that fails leaves half its work: once more, each on a copy.
+                graph = _through_tf2onnx(captured, opset, handlers, chosen, catch_errors=True)
+            model = graph.make_model(name)
+        except Exception as error:
+            # What was logged before is the cause, this is only where it came to light.
+            logging.getLogger("tf2onnx").error("%s", error)
     if complaints:
-        raise ExportError(f"tf2onnx cannot convert the model: {'; '.join(complaints)}")
-    return converted.make_model(name)
+        raise ExportError(f"the model cannot be converted: {'; '.join(complaints)}")
+    return model
+
+
+def _through_tf2onnx(
+    captured: Captured, opset: int, handlers: Any, optimizers: Any, catch_errors: bool
+) -> Any:
+    with tf.Graph().as_default():
+        tf.import_graph_def(captured.graph_def, name="")
+        graph_def = tf_loader.tf_optimize(captured.inputs, captured.outputs, captured.graph_def)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        converted = tfonnx.process_tf_graph(
+            graph,
+            continue_on_error=True,
+            opset=opset,
+            custom_op_handlers=handlers,
+            input_names=captured.inputs,
+            output_names=captured.outputs,
+        )
+        return optimizer.optimize_graph(converted, catch_errors, optimizers=optimizers)
 
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
     """Collects the errors that tf2onnx logs where it should raise, and keeps it quiet."""
-    complaints: list[str] = []
+    complaints: dict[str, str] = {}
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines = record.getMessage().strip().splitlines()
-            if record.levelno >= logging.ERROR and lines and lines[0] not in complaints:
-                complaints.append(lines[0])
+            reason = _reason(record)
+            if record.levelno >= logging.ERROR and reason:
+                complaints.setdefault(reason)
 
-    logger = logging.getLogger("tf2onnx")
-    collector, propagate, level = Collector(), logger.propagate, logger.level
-    handlers = list(logger.handlers)
-    logger.handlers = [collector]
-    logger.propagate = False
+    logger, root = logging.getLogger("tf2onnx"), logging.getLogger()
+    before = logger.handlers, logger.propagate, logger.level
+    logger.handlers, logger.propagate = [Collector()], False
     logger.setLevel(logging.WARNING)
+    # Some of its warnings go to the root logger.
+    root.addFilter(_not_from_tf2onnx)
+    found: list[str] = []
     try:
-        yield complaints
+        yield found
+        found += complaints
     finally:
-        logger.handlers, logger.propagate = handlers, propagate
+        root.removeFilter(_not_from_tf2onnx)
+        logger.handlers, logger.propagate, level = before
         logger.setLevel(level)
+
+
+def _not_from_tf2onnx(record: logging.LogRecord) -> bool:
+    return "tf2onnx" not in record.pathname
+
+
+def _reason(record: logging.LogRecord) -> str:
+    """One line: what an exception of ours says, else what was logged and what was raised."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ExportError):
+        return str(error)
+    text = next(iter(record.getMessage().strip().splitlines()), "")
+    if text.startswith("Unsupported ops"):
+        return ""  # each of them has been logged before
+    text = text.split(" (fct=")[0]
+    return f"{text}: {error}" if error is not None else text

@@ -13,12 +13,14 @@ import onnxruntime
 import tensorflow as tf
 
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor, TensorSpec
-from keras_blocks.export.signature import Signature
+from keras_blocks.export.signature import Signature, trace
 
 _FATAL = 4  # onnxruntime's log level; what it refuses is reported here, once
 _DTYPES = {"float": "float32", "double": "float64"}
 _REASON_LENGTH = 400
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|\{\{[^}]*\}\} ?")
+# Where in onnxruntime's C++ it happened, which helps nobody here.
+_RUNTIME_SOURCE = re.compile(r"/onnxruntime_src/\S+ [^(]*\([^)]*\) (const )?")
 
 
 class RefusedError(Exception):
@@ -34,48 +36,41 @@ class KerasSide:
         self.names = [tensor.name for tensor in signature.contract.flat_inputs()]
         stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
         # A stateful model starts afresh in every run, which a graph cannot do for it.
-        self._traced = (
-            None
-            if stateful
-            else tf.function(self._call, input_signature=signature.specs(), autograph=False)
-        )
+        self._traced = None if stateful else trace(self._call, signature.specs())
 
-    def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, feed: dict[str, np.ndarray], eager: bool = False) -> list[np.ndarray]:
         """The flat outputs in the contract's order.
+
+        Args:
+            feed: the flat inputs by name.
+            eager: bool, whether to run op by op: that is what the user sees, and slower.
 
         Raises:
             RefusedError: the model does not take these inputs.
         """
         flat = [feed[name] for name in self.names]
         try:
-            return self._run(flat)
+            if self._traced is not None and not eager:
+                try:
+                    return [value.numpy() for value in self._traced(*map(tf.constant, flat))]
+                except Exception:
+                    # A graph may refuse what the model takes: it knew no sizes when it was traced.
+                    pass
+            return [value.numpy() for value in self.signature.call(self.model, flat)]
         except Exception as error:
             raise RefusedError(first_line(error)) from error
 
-    def refused_shapes(self, feed: dict[str, np.ndarray]) -> str | None:
-        """Why the model does not allow these very shapes although it ran on them, or None.
+    def refuse_shapes(self, feed: dict[str, np.ndarray]) -> None:
+        """Raises `RefusedError` if the model does not allow these very shapes, though it ran.
 
         Layers check sizes when they are traced. At run time TensorFlow lets some windows that are
         longer than the input pass, and gives an empty tensor, or even uninitialised memory.
         """
         specs = [tf.TensorSpec(feed[name].shape, feed[name].dtype) for name in self.names]
         try:
-            tf.function(self._call, autograph=False).get_concrete_function(*specs)
+            trace(self._call, specs)
         except Exception as error:
-            return first_line(error)
-        return None
-
-    def _run(self, flat: list[np.ndarray]) -> list[np.ndarray]:
-        if self._traced is not None:
-            try:
-                return [value.numpy() for value in self._traced(*flat)]
-            except Exception:
-                # A graph may refuse what the model takes: it knows no sizes when it is traced.
-                return self._eager(flat)
-        return self._eager(flat)
-
-    def _eager(self, flat: list[np.ndarray]) -> list[np.ndarray]:
-        return [value.numpy() for value in self.signature.call(self.model, flat)]
+            raise RefusedError(first_line(error.__cause__ or error)) from error
 
     def _call(self, *flat: Any) -> list[Any]:
         arguments = self.signature.arguments(flat)
@@ -149,9 +144,9 @@ def mismatched_signature(contract: Contract, onnx: OnnxSide) -> str | None:
     return f"{_mismatched_contract(contract, stored)} {_OTHER_MODEL}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The reason of an exception, short enough for a table's foot."""
-    plain = _TERMINAL_CODES.sub("", str(error))
+    plain = _RUNTIME_SOURCE.sub("", _TERMINAL_CODES.sub("", str(error)))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     # Keras puts a line of its own before the reason.
     lines = [line for line in lines if not line.startswith("Exception encountered when")] or lines

@@ -14,6 +14,7 @@ import onnx.version_converter
 
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor
 from keras_blocks.errors import ExportError
+from keras_blocks.export.empty_shapes import allow_empty_shapes
 
 # onnxruntime's own domain; its ops are known to it, not to onnx.
 RUNTIME_DOMAIN = "com.microsoft"
@@ -47,6 +48,7 @@ def finish(
     renamed |= dict(zip(outputs, (t.name for t in wanted_outputs), strict=True))
     _rename(graph, renamed)
     _remove_dead(graph)
+    allow_empty_shapes(graph)
     _set_values(graph.input, wanted_inputs)
     _set_values(graph.output, wanted_outputs)
     del graph.value_info[:]

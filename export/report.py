@@ -5,23 +5,24 @@ The classes here only hold and present; `parity` and `convert` fill them.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.contract import Contract
 from keras_blocks.errors import ParityError
+from keras_blocks.export.tables import (
+    checks_table,
+    render,
+    signature_table,
+    size_text,
+    skipped_texts,
+    value_text,
+)
 
 PROOF_METADATA_KEY = "keras_blocks.proof"
-WIDTH = 100
-MOST_ROWS = 30  # beyond this a table shows only what differs and the worst row of each output
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Worst:
     expected: Any
 
     def __str__(self) -> str:
-        return f"at {list(self.index)} got {_value(self.got)}, expected {_value(self.expected)}"
+        got, expected = value_text(self.got), value_text(self.expected)
+        return f"at {list(self.index)} got {got}, expected {expected}"
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,8 @@ class ParityReport:
             verdict = self.failure_text()
         parts: list[Any] = [verdict]
         if self.checks:
-            parts.append(_checks_table(self.checks))
-        parts.extend(_skipped_texts(self.skipped))
+            parts.append(checks_table(self.checks))
+        parts.extend(skipped_texts(self.skipped))
         return render(parts)
 
 
@@ -243,101 +245,6 @@ class ExportResult:
             str(self.parity) if self.parity else "not proven: the proof was switched off",
         ]
         return render(parts)
-
-
-def signature_table(contract: Contract) -> Table:
-    """The inputs and outputs of a model as a table."""
-    table = Table("", "name", "dtype", "shape", "notes", box=None, pad_edge=False)
-    for side, specs in (("input", contract.inputs), ("output", contract.outputs)):
-        for spec in specs:
-            table.add_row(side, spec.name, spec.dtype, f"({_joined(spec.shape)})", _notes(spec))
-    return table
-
-
-def render(parts: Iterable[Any]) -> str:
-    """Text and tables as plain text, no line wider than `WIDTH` unless one word is."""
-    console = Console(
-        file=io.StringIO(), width=WIDTH, color_system=None, highlight=False, markup=False
-    )
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
-
-
-def size_text(size: int) -> str:
-    """A number of bytes for people."""
-    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 10**power:
-            return f"{size / 10**power:.1f} {unit}"
-    return f"{size} bytes"
-
-
-def _notes(spec: TensorSpec) -> str:
-    notes = []
-    if spec.ragged:
-        notes.append(f"ragged, with {spec.row_splits_name}")
-    if spec.tree_of is not None:
-        notes.append(f"parents of the nodes in {spec.tree_of}")
-    if spec.minimum is not None or spec.maximum is not None:
-        low = "..." if spec.minimum is None else f"{spec.minimum:g}"
-        high = "..." if spec.maximum is None else f"{spec.maximum:g}"
-        notes.append(f"{low} to {high}")
-    return "; ".join(notes)
-
-
-def _skipped_texts(skipped: tuple[Skipped, ...]) -> list[str]:
-    """One text per reason, with the samples that it holds for."""
-    by_reason: dict[str, list[str]] = {}
-    for skip in skipped:
-        by_reason.setdefault(skip.reason, []).append(skip.sample)
-    return [
-        f"skipped, for the model refuses them ({reason}): {'; '.join(samples)}"
-        for reason, samples in by_reason.items()
-    ]
-
-
-def _checks_table(checks: tuple[Check, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("sample", "output", "shape"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("max error", "mean error", "allowed", "argmax", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
-    shown = _shown(checks)
-    for check in shown:
-        agreement = check.argmax_agreement
-        table.add_row(
-            check.sample,
-            check.output,
-            f"({_joined(check.shape)})",
-            f"{check.max_error:.1e}",
-            f"{check.mean_error:.1e}",
-            f"{check.tolerance:.1e}",
-            "" if agreement is None else f"{agreement:.1%}",
-            "ok" if check.ok else "WRONG",
-        )
-    if len(shown) < len(checks):
-        table.caption = f"{len(checks) - len(shown)} more checks are equal or differ likewise"
-    return table
-
-
-def _shown(checks: tuple[Check, ...]) -> list[Check]:
-    if len(checks) <= MOST_ROWS:
-        return list(checks)
-    wrong = [check for check in checks if not check.ok]
-    worst: dict[str, Check] = {}
-    for check in checks:
-        if check.output not in worst or check.max_error > worst[check.output].max_error:
-            worst[check.output] = check
-    kept = {id(check) for check in [*worst.values(), *wrong][:MOST_ROWS]}
-    return [check for check in checks if id(check) in kept]
-
-
-def _joined(shape: Iterable[Any]) -> str:
-    return ", ".join(map(str, shape))
-
-
-def _value(value: Any) -> str:
-    return f"{value:.8g}" if isinstance(value, float) else str(value)
 
 
 def _finite(value: Any) -> Any:

@@ -7,19 +7,25 @@ layers read as "not there") in front, in the middle, at the end, and over whole 
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from keras_blocks.contract import Contract, TensorSpec
-from keras_blocks.errors import ExportError
 from keras_blocks.export.random_trees import random_parents
+from keras_blocks.export.sample_values import (
+    BLANKS_TEXT,
+    bounds,
+    draw_values,
+    has_steps,
+    is_ids,
+    kind_of,
+    put_blanks,
+)
 
 BATCH = "batch"
-DEFAULT_INTEGERS = (0, 7)  # for integers of which the contract gives no bounds
 MOST_IDS = 8192  # of a larger vocabulary this many ids are drawn
 MOST_ELEMENTS = 2**21  # of one input; beyond this a sample takes too long to be worth it
 
@@ -118,9 +124,9 @@ def draw_samples(
 
 def _vocabulary_plans(contract: Contract) -> Iterator[Plan]:
     """One plan with room for every token id, in rows so short that no id is forgotten again."""
-    counts = [_bounds(spec)[1] - _bounds(spec)[0] + 1 for spec in contract.inputs if _is_ids(spec)]
+    counts = [bounds(spec)[1] - bounds(spec)[0] + 1 for spec in contract.inputs if is_ids(spec)]
     if counts:
-        steps = min(_steps(spec) for spec in contract.inputs if _is_ids(spec))
+        steps = min(_steps(spec) for spec in contract.inputs if is_ids(spec))
         rows = math.ceil(min(max(counts), MOST_IDS) / steps)
         yield Plan((steps,) * rows, steps, trees="chain")
 
@@ -175,9 +181,9 @@ class _Room:
         parts.extend(f"{name} {size}" for name, size in self.sizes.items() if name != BATCH)
         if any(spec.tree_of for spec in self.specs) and max(self.plan.lengths, default=0) > 1:
             parts.append(f"{self.plan.trees} trees")
-        if self.plan.blanks and any(map(_has_steps, self.specs)):
-            parts.append(_BLANKS_TEXT[self.plan.blanks])
-        if self.plan.scale != 1 and any(_kind(spec) == "f" for spec in self.specs):
+        if self.plan.blanks and any(map(has_steps, self.specs)):
+            parts.append(BLANKS_TEXT[self.plan.blanks])
+        if self.plan.scale != 1 and any(kind_of(spec) == "f" for spec in self.specs):
             parts.append(f"floats times {self.plan.scale:g}")
         return ", ".join(parts) or "the one shape"
 
@@ -194,9 +200,9 @@ class _Room:
                 trees = [random_parents(n, self.plan.trees, generator) for n in lengths]
                 values = np.concatenate([np.zeros(0), *trees]).astype(spec.dtype)
             else:
-                values = _draw_values(spec, self._shape(spec), self.plan.scale, generator)
-                if self.plan.blanks and _has_steps(spec):
-                    _put_blanks(values, spec, lengths, self.plan.blanks)
+                values = draw_values(spec, self._shape(spec), self.plan.scale, generator)
+                if self.plan.blanks and has_steps(spec):
+                    put_blanks(values, spec, lengths, self.plan.blanks)
             feed[spec.name] = values
             if spec.ragged:
                 feed[spec.row_splits_name] = np.cumsum([0, *lengths], dtype="int64")
@@ -212,101 +218,6 @@ class _Room:
     def _shape(self, spec: TensorSpec) -> tuple[int, ...]:
         shape = tuple(dim if isinstance(dim, int) else self.sizes.get(dim, 0) for dim in spec.shape)
         return (sum(self._lengths(spec)), *shape[1:]) if spec.ragged else shape
-
-
-def _draw_values(
-    spec: TensorSpec, shape: tuple[int, ...], scale: float, generator: np.random.Generator
-) -> np.ndarray:
-    kind = _kind(spec)
-    if kind == "b":
-        return generator.integers(0, 2, shape).astype(bool)
-    if kind in "iu":
-        return _draw_integers(spec, shape, generator)
-    if kind != "f":
-        raise ExportError(
-            f"No samples can be drawn for input '{spec.name}' of dtype {spec.dtype}. "
-            f"Pass inputs that the model accepts: check_parity(model, filepath, inputs=...)."
-        )
-    values = generator.normal(scale=scale, size=shape)
-    if spec.minimum is not None and spec.maximum is not None:
-        values = generator.uniform(spec.minimum, spec.maximum, shape)
-    return np.clip(values, spec.minimum, spec.maximum).astype(spec.dtype)
-
-
-def _draw_integers(
-    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator
-) -> np.ndarray:
-    low, high = _bounds(spec)
-    values = generator.integers(low, high, shape, endpoint=True).astype(spec.dtype)
-    flat = values.reshape(-1)
-    if _is_ids(spec) and flat.size > high - low:
-        flat[: high - low + 1] = generator.permutation(np.arange(low, high + 1))
-    elif flat.size:
-        # Both bounds; a blank may still come over one of them.
-        flat[[-1, 0]] = low, high
-    return values
-
-
-def _bounds(spec: TensorSpec) -> tuple[int, int]:
-    low, high = DEFAULT_INTEGERS if _kind(spec) == "i" else (0, 255)
-    if spec.maximum is not None:
-        high = int(spec.maximum)
-        low = min(low, high)
-    if spec.minimum is not None:
-        low = int(spec.minimum)
-        high = high if spec.maximum is not None else max(high, low + high)
-    return low, high
-
-
-def _put_blanks(values: np.ndarray, spec: TensorSpec, lengths: Iterable[int], blanks: str) -> None:
-    """Zeros in some steps of the rows, in place; the first row stays as it is."""
-    if spec.ragged:
-        ends = np.cumsum([0, *lengths])
-        rows = [values[start:end] for start, end in itertools.pairwise(ends)]
-    else:
-        rows = list(values)
-    for number, row in enumerate(rows):
-        steps = len(row)
-        # Rows differ in how many steps are blank, from none to all but one.
-        blank = number % max(steps, 1)
-        if blanks == "front":
-            row[:blank] = 0
-        elif blanks == "tail":
-            row[steps - blank :] = 0
-        elif blanks == "middle":
-            row[1 : steps - 1 : 2] = 0
-        elif number % 2:
-            row[:] = 0
-    if len(rows) == 1 and len(rows[0]) > 1:
-        rows[0][0 if blanks == "front" else -1] = 0
-
-
-_BLANKS_TEXT = {
-    "front": "zeros in front",
-    "middle": "zeros in between",
-    "tail": "zeros at the end",
-    "rows": "rows of zeros",
-}
-
-
-def _has_steps(spec: TensorSpec) -> bool:
-    """Whether zeros may mean steps that are not there."""
-    above = spec.minimum is not None and spec.minimum > 0
-    below = spec.maximum is not None and spec.maximum < 0
-    if spec.tree_of or above or below:
-        return False
-    return len(spec.shape) + spec.ragged >= (3 if _kind(spec) == "f" else 2)
-
-
-def _is_ids(spec: TensorSpec) -> bool:
-    return _kind(spec) in "iu" and spec.maximum is not None and spec.tree_of is None
-
-
-def _kind(spec: TensorSpec) -> str:
-    try:
-        return np.dtype(spec.dtype).kind
-    except TypeError:
-        return "?"
 
 
 def _lengths_text(lengths: tuple[int, ...]) -> str:

@@ -7,7 +7,7 @@ model is traced once, as it is, to see what it returns and which layers read its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -91,18 +91,30 @@ def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
         ExportError: the inputs are not known, or the model does not run on them.
     """
     structure = symbols_of(model, input_signature)
-    symbols = keras.tree.flatten(structure)
-    specs = [spec for symbol in symbols for spec in symbol.tensor_specs()]
+    traced, ranges = _probe(model, structure)
+    guessed = {s.name for s in keras.tree.flatten(structure) if not s.dtype_known}
+    ids = {name for name, found in ranges.items() if found["maximum"] is not None} & guessed
+    if ids:
+        # An input that an embedding reads holds integers.
+        structure = keras.tree.map_structure(
+            lambda s: replace(s, dtype="int32") if s.name in ids else s, structure
+        )
+        traced, ranges = _probe(model, structure)
+    inputs = tuple(_input_spec(symbol, ranges) for symbol in keras.tree.flatten(structure))
+    taken = [tensor.name for spec in inputs for tensor in spec.flat()]
+    return Signature(Contract(inputs, _output_specs(model, traced, taken)), structure)
+
+
+def _probe(model: keras.Model, structure: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """The traced call of a model as it is, and the value ranges of its inputs by name."""
+    owners = [s for s in keras.tree.flatten(structure) for _ in s.tensor_specs()]
+    specs = [spec for s in keras.tree.flatten(structure) for spec in s.tensor_specs()]
     reads = Reads()
     with reads.watch(model):
         traced = trace(lambda *flat: model(*_arguments(structure, flat), training=False), specs)
     # Captured tensors follow the arguments.
-    ranges = reads.ranges(traced.inputs[: len(specs)])
-    owners = [symbol for symbol in symbols for _ in symbol.tensor_specs()]
-    found = {owners[index].name: _named_range(owners, ranges[index]) for index in ranges}
-    inputs = tuple(_input_spec(symbol, found) for symbol in symbols)
-    taken = [tensor.name for spec in inputs for tensor in spec.flat()]
-    return Signature(Contract(inputs, _output_specs(model, traced, taken)), structure)
+    found = reads.ranges(traced.inputs[: len(specs)])
+    return traced, {owners[i].name: _named_range(owners, value) for i, value in found.items()}
 
 
 def trace(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:

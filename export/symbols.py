@@ -17,12 +17,16 @@ TIME_AXIS = 1
 
 @dataclass(frozen=True)
 class Symbol:
-    """One input of a model; `shape` has the batch axis, and None where a size is free."""
+    """One input of a model; `shape` has the batch axis, and None where a size is free.
+
+    `dtype_known` is False where Keras kept only the shape, and `dtype` is that of the model.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
     ragged: bool = False
+    dtype_known: bool = True
 
     def tensor_specs(self) -> list[tf.TensorSpec]:
         """The flat tensors that carry it."""
@@ -93,27 +97,18 @@ def _as_arguments(input_signature: Any) -> tuple[Any, ...]:
 
 
 def _recorded_arguments(model: keras.Model) -> tuple[Any, ...]:
-    """What Keras noted of the first call of a subclassed model."""
-    recorded = getattr(model, "_saved_model_arg_spec", None)
-    if recorded is None:
-        return ()
-    positional, keywords = recorded
-    given = [spec for spec in positional if keras.tree.flatten(spec)]
-    tensors = {key: spec for key, spec in keywords.items() if key not in ("training", "mask")}
-    if keras.tree.flatten(tensors):
-        raise ExportError(
-            f"model '{model.name}' was called with the keyword tensors {sorted(tensors)}; an "
-            "exported model takes positional tensors only. Pass input_signature=[...]."
-        )
-    return tuple(keras.tree.map_structure(_free_batch, given))
+    """The shapes of a subclassed model's first call; Keras keeps neither dtypes nor raggedness."""
+    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    return tuple(_recorded(shape, model.compute_dtype) for shape in shapes.values())
 
 
-def _free_batch(spec: Any) -> Any:
-    """The recorded batch size is that of the first call by chance."""
-    shape = tf.TensorShape([None, *spec.shape[1:]]) if spec.shape.rank else spec.shape
-    if isinstance(spec, tf.RaggedTensorSpec):
-        return spec
-    return tf.TensorSpec(shape, spec.dtype, spec.name)
+def _recorded(shape: Any, dtype: str) -> Any:
+    if isinstance(shape, dict):
+        return {key: _recorded(value, dtype) for key, value in shape.items()}
+    if all(size is None or isinstance(size, int) for size in shape):
+        # The batch size of the first call is chance; other sizes may be the model's own.
+        return Symbol("", dtype, (None, *shape[1:]), dtype_known=False)
+    return [_recorded(value, dtype) for value in shape]
 
 
 def _named(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -139,6 +134,8 @@ def _name(path: tuple[Any, ...], leaf: Any, index: int | None) -> str:
 
 
 def _symbol(leaf: Any) -> Symbol:
+    if isinstance(leaf, Symbol):
+        return leaf
     if leaf.shape is None or leaf.dtype is None:
         raise ExportError(f"an input needs a shape and a dtype; got {leaf!r}")
     ragged = isinstance(leaf, tf.RaggedTensorSpec) or bool(getattr(leaf, "ragged", False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -64,9 +65,9 @@ def export(model: Path, output: Path, opset: int | None, no_verify: bool) -> Non
     \b
     keras-blocks export trees.keras -o trees.onnx
     """
+    keras_model = _load_keras(model)
     from keras_blocks.export import export_onnx
 
-    keras_model = _load_keras(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     click.echo(export_onnx(keras_model, output, opset_version=opset, verify=not no_verify))
 
@@ -81,9 +82,10 @@ def check(model: Path, onnx_file: Path, as_json: bool) -> None:
     \b
     keras-blocks check trees.keras trees.onnx
     """
+    keras_model = _load_keras(model)
     from keras_blocks.export import check_parity
 
-    report = check_parity(_load_keras(model), onnx_file)
+    report = check_parity(keras_model, onnx_file)
     click.echo(report.to_json() if as_json else report)
     if not report.ok:
         sys.exit(FAILED)
@@ -201,6 +203,8 @@ def demo(arguments: tuple[str, ...]) -> None:
 
 
 def _load_keras(path: Path) -> Any:
+    # Before the first import of TensorFlow, or its start-up notes fill the screen.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import keras
 
@@ -222,3 +226,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -82,10 +82,14 @@ class AcceptsRagged:
     ragged_output = True
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls the layer, and keeps in mind that the input is ragged."""
-        if isinstance(inputs, keras.KerasTensor):
-            # Under mixed precision Keras casts the symbol first, and its cast forgets `ragged`.
-            self._convert_input_args = not inputs.ragged
+        """Calls the layer as Keras does, apart from two things that Keras cannot do on ragged."""
+        if self.activity_regularizer is not None and self.ragged_output and is_ragged(inputs):
+            raise ValueError(
+                f"{type(self).__name__}: an activity regularizer needs a dense output, and this "
+                "one is ragged. Leave `activity_regularizer` out, or regularize the weights."
+            )
+        # Under mixed precision Keras casts inputs first; its cast of a symbol forgets `ragged`.
+        self._convert_input_args = not (isinstance(inputs, keras.KerasTensor) and inputs.ragged)
         return super().__call__(inputs, *args, **kwargs)  # type: ignore[misc]
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:

@@ -19,6 +19,11 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
     `return_sequences` the output is ragged, with the rows of the input.
     """
 
+    @property
+    def ragged_output(self) -> bool:
+        """Returned sequences are ragged, the last output is not."""
+        return self.return_sequences
+
     def call(
         self,
         sequences: Any,
@@ -59,9 +64,7 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
             self.zero_output_for_mask = asked
 
     def ragged_output_spec(self, outputs: Any) -> Any:
-        """Returned sequences are ragged, states and last outputs are not."""
-        if not self.return_sequences:
-            return outputs
+        """The first output may be ragged; the states are not."""
         if not self.return_state:
             return super().ragged_output_spec(outputs)
         return super().ragged_output_spec(outputs[0]), *outputs[1:]

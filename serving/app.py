@@ -23,7 +23,6 @@ from keras_blocks.serving.limits import Limits, check_limits
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository import ModelNotFoundError, Repository
 from keras_blocks.serving.session import RunError
-from keras_blocks.serving.validation import check_inputs
 
 # A refused body is read to its end, up to this much, or the client might not see the refusal.
 _DRAINED_BYTES = 64 * 2**20
@@ -120,7 +119,7 @@ class _Api:
 
     def _answer(self, model: Model, body: bytes) -> bytes:
         request = decode_request(_from_json(body), model.contract, self._limits)
-        check_inputs(model.contract, request.inputs)
+        model.check(request.inputs)
         check_limits(model.contract, request.inputs, self._limits)
         outputs = model.run(request.inputs, request.outputs)
         return _to_json(encode_response(model, outputs, request.id))
@@ -158,8 +157,11 @@ def _check_media_type(request: Request) -> None:
 async def _read_body(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    declared = request.headers.get("content-length", "")
-    too_large = declared.isdecimal() and int(declared) > limit
+    declared = int(request.headers.get("content-length", 0))  # the HTTP parser has checked it
+    too_large = declared > limit
+    waits = request.headers.get("expect", "").lower() == "100-continue"
+    if declared > limit + _DRAINED_BYTES or (too_large and waits):
+        raise _too_large(limit)
     try:
         async for chunk in request.stream():
             size += len(chunk)
@@ -173,8 +175,12 @@ async def _read_body(request: Request, limit: int) -> bytes:
     except ClientDisconnect:
         raise HTTPException(400, "the body ended early") from None
     if too_large:
-        raise HTTPException(413, f"the body has more than the {limit} bytes that are allowed")
+        raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"the body has more than the {limit} bytes that are allowed")
 
 
 def _error(status: int, message: str, headers: Any = None) -> Response:

@@ -102,7 +102,7 @@ def show_outputs(
 def show_inspection(facts: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints what `inspect_file` found."""
     console = console or _console()
-    opset = ", ".join(f"{domain} {n}" for domain, n in (facts["opset"] or {}).items())
+    opset = ", ".join(f"{domain} {version}" for domain, version in facts["opset"].items())
     _say(console, f"{facts['file']}: {facts['bytes']:,} bytes" + (f", opset {opset}" * bool(opset)))
     source = "written by the export" if facts["contract"] == "metadata" else "read off the graph"
     table = Table("", "name", "datatype", "shape", "notes", box=box.SIMPLE_HEAD)
@@ -115,11 +115,8 @@ def show_inspection(facts: Mapping[str, Any], console: Console | None = None) ->
             table.add_row(*map(Text, cells))
     console.print(table)
     _say(console, f"signature: {source}")
-    if facts["ops"] is None:
-        _say(console, "ops: not counted; pip install onnx to see them")
-    else:
-        counts = ", ".join(f"{count} {op}" for op, count in facts["ops"].items())
-        _say(console, f"ops: {sum(facts['ops'].values())} nodes: {counts}")
+    counts = ", ".join(f"{count} {op}" for op, count in facts["ops"].items())
+    _say(console, f"ops: {sum(facts['ops'].values())} nodes: {counts}")
     if facts["proof"]:
         proof = facts["proof"]
         _say(

@@ -1,9 +1,8 @@
-"""What is in an ONNX file: signature, size, and its ops where the package onnx is installed."""
+"""What is in an ONNX file: signature, size, ops, proof."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ from keras_blocks.serving.model import Model
 def inspect_file(path: Path) -> dict[str, Any]:
     """The facts about an ONNX file, in JSON's types.
 
-    `ops` and `opset` are None without the package onnx; `contract` says where the signature is
-    from: the file's metadata, or the graph alone; `proof` is the summary that an export wrote.
+    `contract` says where the signature is from: the file's metadata, or the graph alone; `proof` is
+    the summary that an export wrote, or None.
 
     Raises:
         ModelLoadError: onnxruntime cannot load the file.
     """
     model = Model.load(path)
     metadata = model_metadata(model, [])
-    ops, opset = _graph_facts(path)
+    ops = sorted(model.facts.ops.items(), key=lambda pair: (-pair[1], pair[0]))
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -30,8 +29,8 @@ def inspect_file(path: Path) -> dict[str, Any]:
         "contract": "metadata" if model.brings_contract else "graph",
         "inputs": metadata["inputs"],
         "outputs": metadata["outputs"],
-        "opset": opset,
-        "ops": ops,
+        "opset": model.facts.opset,
+        "ops": dict(ops),
         "proof": _proof(model),
     }
 
@@ -42,21 +41,3 @@ def _proof(model: Model) -> Any:
         return None if text is None else json.loads(text)
     except ValueError:
         return None
-
-
-def _graph_facts(path: Path) -> tuple[dict[str, int] | None, dict[str, int] | None]:
-    try:
-        import onnx
-    except ModuleNotFoundError:
-        return None, None
-    proto = onnx.load(path, load_external_data=False)
-    counts: Counter[str] = Counter()
-    graphs = [proto.graph, *proto.functions]
-    while graphs:
-        for node in graphs.pop().node:
-            counts[node.op_type] += 1
-            for attribute in node.attribute:
-                graphs += [attribute.g] if attribute.HasField("g") else []
-                graphs += attribute.graphs
-    opset = {item.domain or "ai.onnx": item.version for item in proto.opset_import}
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))), opset

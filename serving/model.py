@@ -12,9 +12,11 @@ import numpy as np
 from keras_blocks.contract import METADATA_KEY, Contract
 from keras_blocks.errors import ContractError, ModelLoadError
 from keras_blocks.serving.contracts import contract_of
+from keras_blocks.serving.graph import GraphFacts, graph_facts
 from keras_blocks.serving.inputs import flat_inputs
 from keras_blocks.serving.session import Session
 from keras_blocks.serving.validation import check_inputs
+from keras_blocks.serving.values import refuse
 
 
 class Model:
@@ -25,16 +27,20 @@ class Model:
         version: int, the version under which it is served.
         session: the loaded graph.
         contract: what its inputs must be.
+        facts: what its nodes are.
     Example:
         model = Model.load("trees.onnx")
         model.predict({"tokens": [[4, 7, 7], [9]], "parents": [[-1, 0, 0], [-1]]})
     """
 
-    def __init__(self, name: str, version: int, session: Session, contract: Contract):
+    def __init__(
+        self, name: str, version: int, session: Session, contract: Contract, facts: GraphFacts
+    ):
         self.name = name
         self.version = version
         self.contract = contract
         self.session = session
+        self.facts = facts
 
     @classmethod
     def load(
@@ -55,12 +61,13 @@ class Model:
         Raises:
             ModelLoadError: the file is missing, broken, or cannot be served.
         """
-        session = Session(path, threads)
         try:
+            session = Session(path, threads)
             contract = contract_of(session)
+            facts = graph_facts(path)
         except ModelLoadError as error:
             raise ModelLoadError(f"{path}: {error}") from error
-        return cls(name or Path(path).stem, version, session, contract)
+        return cls(name or Path(path).stem, version, session, contract, facts)
 
     def predict(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None
@@ -78,8 +85,32 @@ class Model:
             RunError: the graph cannot take these inputs.
         """
         arrays = flat_inputs(self.contract, inputs)
-        check_inputs(self.contract, arrays)
+        self.check(arrays)
         return self.run(arrays, outputs)
+
+    def check(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Checks flat arrays against all that the model is known to need.
+
+        Raises:
+            ContractError: names the input, what came and what was expected.
+        """
+        check_inputs(self.contract, arrays)
+        if self.facts.recurrent:
+            self._refuse_empty(arrays)
+
+    def _refuse_empty(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps from onnxruntime what would end the process; see `GraphFacts`."""
+        for spec in self.contract.inputs:
+            if spec.ragged and not self.facts.lengths_unknown:
+                continue  # the export puts a row into an empty ragged batch
+            array = arrays[spec.name]
+            rows = len(arrays[spec.row_splits_name]) - 1 if spec.ragged else None
+            if array.size == 0 or rows == 0:
+                raise refuse(
+                    spec.name,
+                    f"shape {list(array.shape)} is empty, and a GRU or LSTM of this model cannot "
+                    f"run on no rows or no steps; send at least one",
+                )
 
     def run(
         self, arrays: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None

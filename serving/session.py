@@ -68,7 +68,7 @@ class Session:
 
 def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     if not path.is_file():
-        raise ModelLoadError(f"{path}: there is no such file")
+        raise ModelLoadError("there is no such file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, and reported once
     options.intra_op_num_threads = threads or 0
@@ -78,7 +78,7 @@ def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         reason = _plain(error).removeprefix(f"Load model from {path} failed:")
-        raise ModelLoadError(f"{path}: {reason}") from error
+        raise ModelLoadError(reason) from error
 
 
 def _tensor(argument: onnxruntime.NodeArg) -> FlatTensor:

@@ -42,6 +42,9 @@ class Case:
         twin: makes the stock Keras layer that computes the same with other weights, for the speed
             tests; None where Keras has none.
         jit: whether the block compiles under XLA.
+        shortest: int, the fewest steps that a dense row of the tests has: more than 1 for a
+            softmax over time, which is idle on one step, and for a pooling window before a layer
+            that needs a step.
         onnx_ops: ONNX ops that the exported graph must have ("GRU"), with `no_onnx_ops` those it
             must not have ("Loop").
     """
@@ -51,6 +54,7 @@ class Case:
     inputs: tuple[Input, ...] = field(default=(Input((None, 6)),))
     twin: Callable[[], keras.layers.Layer] | None = None
     jit: bool = True
+    shortest: int = 1
     onnx_ops: tuple[str, ...] = ()
     no_onnx_ops: tuple[str, ...] = ("Loop", "Scan")
 
@@ -108,15 +112,26 @@ TREES = (
     Input((None,), dtype="int32", ragged=True, parents=True),
 )
 
+
+def two_layers() -> keras.layers.Layer:
+    """A layer that no mechanism knows a shortcut for."""
+    return kb.Stacked([kb.Vanilla(5), keras.layers.Dropout(0.3, seed=3), kb.Vanilla(4)])
+
+
 CASES: list[Case] = [
     # units and nonlinearities
     Case("vanilla", lambda: kb.Vanilla(5), VECTOR, twin=lambda: keras.layers.Dense(5, "tanh")),
     Case("vanilla_sequence", lambda: kb.Vanilla(5, activation=None, use_bias=False), SEQUENCE),
     Case("vanilla_ragged", lambda: kb.Vanilla(5), RAGGED),
     Case("softmax", lambda: kb.Softmax(), VECTOR, twin=lambda: keras.layers.Softmax()),
-    Case("softmax_over_time", lambda: kb.Softmax(axis=1), SEQUENCE),
+    Case("softmax_over_time", lambda: kb.Softmax(axis=1), SEQUENCE, shortest=2),
     Case("softmax_ragged", lambda: kb.Softmax(), RAGGED),
-    Case("softmax_over_ragged_time", lambda: kb.Softmax(), (Input((None,), ragged=True),)),
+    Case(
+        "softmax_over_ragged_time",
+        lambda: kb.Softmax(),
+        (Input((None,), ragged=True),),
+        shortest=2,
+    ),
     Case(
         "embedding",
         lambda: kb.Embedding(10, 5),
@@ -239,6 +254,160 @@ CASES: list[Case] = [
         onnx_ops=("LSTM",),
     ),
     # mechanisms
+    Case(
+        "stacked",
+        lambda: kb.Stacked([kb.Vanilla(5), keras.layers.Dropout(0.3, seed=3), kb.Vanilla(4)]),
+        VECTOR,
+        twin=lambda: keras.Sequential(
+            [
+                keras.layers.Dense(5, "tanh"),
+                keras.layers.Dropout(0.3, seed=3),
+                keras.layers.Dense(4, "tanh"),
+            ]
+        ),
+    ),
+    Case(
+        "stacked_ragged_blocks",
+        lambda: kb.Stacked(
+            [kb.Embedding(10, 6), kb.Vanilla(5), kb.MaxPooling(2, padding="same"), kb.GRU(4)]
+        ),
+        RAGGED_TOKENS,
+        onnx_ops=("GRU",),
+    ),
+    Case(
+        "stacked_ragged_stock",
+        lambda: kb.Stacked(
+            [
+                keras.layers.Dense(5),
+                keras.layers.Dropout(0.3, seed=3),
+                keras.layers.LayerNormalization(),
+                keras.layers.LSTM(4, return_sequences=True),
+                keras.layers.Dense(3),
+            ]
+        ),
+        RAGGED,
+    ),
+    Case(
+        "convolution_1d",
+        lambda: kb.Convolution(kb.Vanilla(4), 3),
+        SEQUENCE,
+        twin=lambda: keras.layers.Conv1D(4, 3, activation="tanh"),
+        onnx_ops=("Conv",),
+    ),
+    Case(
+        "convolution_causal_dilated",
+        lambda: kb.Convolution(kb.Vanilla(4), 3, padding="causal", dilation_rate=2),
+        SEQUENCE,
+        twin=lambda: keras.layers.Conv1D(
+            4, 3, padding="causal", dilation_rate=2, activation="tanh"
+        ),
+        onnx_ops=("Conv",),
+    ),
+    Case(
+        "convolution_2d",
+        lambda: kb.Convolution(kb.Vanilla(4), (3, 2), strides=2, padding="same"),
+        (Input((5, None, 3)),),
+        twin=lambda: keras.layers.Conv2D(4, (3, 2), 2, padding="same", activation="tanh"),
+        onnx_ops=("Conv",),
+    ),
+    Case(
+        "convolution_3d",
+        lambda: kb.Convolution(kb.Vanilla(4), (2, 2, 3)),
+        (Input((4, 5, 4, 2)),),
+        twin=lambda: keras.layers.Conv3D(4, (2, 2, 3), activation="tanh"),
+        onnx_ops=("Conv",),
+    ),
+    Case("convolution_of_stack", lambda: kb.Convolution(two_layers(), 3, strides=2), SEQUENCE),
+    Case(
+        "convolution_of_stack_2d",
+        lambda: kb.Convolution(two_layers(), (3, 3), padding="same"),
+        (Input((5, None, 2)),),
+    ),
+    Case(
+        "convolution_ragged",
+        lambda: kb.Convolution(kb.Vanilla(4), 3),
+        RAGGED,
+        onnx_ops=("Conv",),
+    ),
+    Case(
+        "convolution_same_ragged",
+        lambda: kb.Convolution(kb.Vanilla(4), 3, padding="same"),
+        RAGGED,
+        onnx_ops=("Conv",),
+    ),
+    Case(
+        "convolution_of_stack_ragged",
+        lambda: kb.Convolution(two_layers(), 3, strides=2, padding="same"),
+        RAGGED,
+    ),
+    Case(
+        "recurrence",
+        lambda: kb.Recurrence(kb.Vanilla(4)),
+        SEQUENCE,
+        twin=lambda: keras.layers.SimpleRNN(4),
+        no_onnx_ops=(),
+    ),
+    Case(
+        "recurrence_of_stack_backwards_states",
+        lambda: kb.Recurrence(
+            two_layers(), return_sequences=True, return_state=True, go_backwards=True
+        ),
+        SEQUENCE,
+        no_onnx_ops=(),
+    ),
+    Case(
+        "recurrence_of_cells",
+        lambda: kb.Recurrence([keras.layers.GRUCell(3), keras.layers.LSTMCell(4)]),
+        SEQUENCE,
+        no_onnx_ops=(),
+    ),
+    Case(
+        "recurrence_masked",
+        lambda: kb.Stacked(
+            [
+                kb.Embedding(10, 6, mask_zero=True),
+                kb.Recurrence(kb.Vanilla(4), return_sequences=True),
+            ]
+        ),
+        TOKENS,
+        no_onnx_ops=(),
+    ),
+    Case(
+        "recurrence_ragged",
+        lambda: kb.Recurrence(two_layers(), return_sequences=True),
+        RAGGED,
+        no_onnx_ops=(),
+    ),
+    Case(
+        "recurrence_of_convolution_of_stack",
+        lambda: kb.Recurrence(kb.Convolution(two_layers(), 3, padding="same")),
+        (Input((None, 5, 3)),),
+        no_onnx_ops=(),
+    ),
     # trees
+    Case(
+        "tree_child_sum",
+        lambda: kb.TreeRecursive(kb.ChildSumTreeLSTMCell(5)),
+        TREES,
+        jit=False,
+        onnx_ops=("Loop",),
+        no_onnx_ops=("Scan",),
+    ),
+    Case(
+        "tree_n_ary_nodes",
+        lambda: kb.TreeRecursive(kb.NaryTreeLSTMCell(5, arity=30), return_nodes=True),
+        TREES,
+        jit=False,
+        onnx_ops=("Loop",),
+        no_onnx_ops=("Scan",),
+    ),
+    Case(
+        "tree_of_a_layer",
+        lambda: kb.TreeRecursive(kb.Vanilla(5), arity=30),
+        TREES,
+        jit=False,
+        onnx_ops=("Loop",),
+        no_onnx_ops=("Scan",),
+    ),
 ]
 BY_NAME = {case.name: case for case in CASES}

@@ -200,3 +200,23 @@ def slow(path: Path) -> Path:
             constant("matrix", FLOAT, [256, 256], [0.001] * 65536),
         ],
     )
+
+
+def recurrent(path: Path, op: str = "GRU", lengths: bool = False) -> Path:
+    """A GRU or LSTM over x, FP32 [time, batch, 3], with or without `sequence_lens`."""
+    gates, hidden = {"GRU": 3, "LSTM": 4}[op], 2
+    inputs = [tensor("x", FLOAT, ["time", "batch", 3])]
+    names = ["x", "W", "R"]
+    if lengths:
+        inputs.append(tensor("lengths", INT32, ["batch"]))
+        names += ["", "lengths"]
+    return save(
+        path,
+        [node(op, names, ["", "y"], hidden_size=hidden)],
+        inputs,
+        [tensor("y", FLOAT, [1, "batch", hidden])],
+        [
+            constant("W", FLOAT, [1, gates * hidden, 3], [0.5] * gates * hidden * 3),
+            constant("R", FLOAT, [1, gates * hidden, hidden], [0.5] * gates * hidden * hidden),
+        ],
+    )

@@ -3,15 +3,13 @@
 import json
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from cases import BY_NAME, CASES, Case
-
-import keras_blocks as kb
 
 DENSE_LENGTHS = [[1], [3, 1, 4]]
 RAGGED_LENGTHS = [*DENSE_LENGTHS, [2, 0, 3], [0], []]
@@ -36,6 +34,9 @@ class Summed(keras.layers.Layer):
 
     def call(self, outputs):
         return sum(_sum_of_examples(part) for part in keras.tree.flatten(outputs))
+
+    def compute_mask(self, outputs, mask=None):
+        return None
 
     def compute_output_spec(self, outputs):
         batch = keras.tree.flatten(outputs)[0].shape[0]
@@ -95,7 +96,9 @@ def _assert_equal(actual, expected, tolerance):
 
 
 def _lengths(case: Case):
-    return RAGGED_LENGTHS if case.ragged else DENSE_LENGTHS
+    if case.ragged:
+        return RAGGED_LENGTHS
+    return [[max(n, case.shortest) for n in lengths] for lengths in DENSE_LENGTHS]
 
 
 def _randomize(layer, seed=5):
@@ -122,11 +125,11 @@ def _block(case: Case) -> keras.layers.Layer:
 
 @each_case
 def test_a_config_makes_the_same_block(case):
-    block = _block(case)
-    stored = json.loads(json.dumps(keras.saving.serialize_keras_object(block)))
-    again = keras.saving.deserialize_keras_object(stored)
+    block = case.block()
+    stored = json.dumps(keras.saving.serialize_keras_object(block))
+    again = keras.saving.deserialize_keras_object(json.loads(stored))
     assert type(again) is type(block)
-    assert keras.saving.serialize_keras_object(again)["config"] == stored["config"]
+    assert json.dumps(keras.saving.serialize_keras_object(again)) == stored
 
 
 @each_case
@@ -163,7 +166,7 @@ def test_symbolic_calls_agree_with_real_ones(case):
             assert symbol.dtype == real.dtype.name
             assert _fits(symbol.shape, real.shape)
         shapes = keras.tree.map_structure(lambda part: tuple(part.shape), x)
-        computed = keras.tree.flatten_shape(model.layers[-1].compute_output_shape(shapes)) if hasattr(keras.tree, "flatten_shape") else _flat_shapes(model.layers[-1].compute_output_shape(shapes))
+        computed = _flat_shapes(model.layers[-1].compute_output_shape(shapes))
         for shape, real in zip(computed, _parts(outputs), strict=True):
             assert _fits(shape, real.shape)
 
@@ -190,7 +193,7 @@ def test_a_ragged_row_gives_what_it_gives_alone(case):
             alone = keras.tree.map_structure(lambda part, row=row: part[row : row + 1], x)
             of_row = keras.tree.map_structure(lambda part, row=row: part[row : row + 1], together)
             _assert_equal(of_row, block(alone), OTHER_ORDER)
-            if length:
+            if length >= case.shortest:
                 dense = keras.tree.map_structure(lambda part: part.to_tensor(), alone)
                 of_row = keras.tree.map_structure(_dense, of_row)
                 _assert_equal(of_row, block(dense), OTHER_ORDER)
@@ -271,20 +274,20 @@ def _with_values(x, values):
 
 
 @each_case
-def test_fit_lowers_the_loss_on_arrays_and_on_batches_of_a_dataset(case):
+def test_fit_lowers_the_loss_and_trains_every_weight(case):
     model = _headed(case)
     model.compile(keras.optimizers.Adam(0.03), "mse")
-    lengths = [3, 1, 4, 2]
-    x, y = case.sample(lengths), np.array([[1.0], [-1.0], [0.5], [2.0]], "float32")
+    x, y = case.sample([3, 1, 4, 2]), np.array([[1.0], [-1.0], [0.5], [2.0]], "float32")
     before = [np.array(weight) for weight in model.trainable_weights]
-    losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history["loss"]
+    if case.ragged:
+        rows = tf.data.Dataset.from_tensor_slices((tuple(_parts(x)), y)).batch(4)
+        rows = rows.map(lambda x, y: (x if len(x) > 1 else x[0], y))
+        losses = model.fit(rows, epochs=8, shuffle=False, verbose=0).history["loss"]
+    else:
+        losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     for weight, start in zip(model.trainable_weights, before, strict=True):
         assert np.any(np.asarray(weight) != start), weight.path
-    rows = tf.data.Dataset.from_tensor_slices((tuple(_parts(x)), y)).batch(4)
-    rows = rows.map(lambda x, y: (x if len(x) > 1 else x[0], y))
-    losses = model.fit(rows, epochs=4, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
 
 
 @each_case
@@ -301,24 +304,34 @@ def _training(case):
     return {"training": True} if _block(case)._call_has_training_arg else {}
 
 
+LOADS_IN_A_FRESH_PROCESS = """
+import pathlib, sys
+import keras
+import keras_blocks
+
+folder, tests = sys.argv[1:]
+models = {path.stem: keras.saving.load_model(path) for path in pathlib.Path(folder).glob("*.keras")}
+sys.path.insert(0, tests)
+import numpy, cases, test_every_block as same
+for name, model in models.items():
+    with numpy.load(f"{folder}/{name}.npz") as expected:
+        arrays = [expected[key] for key in expected.files]
+    same._assert_equal(same._arrays(model(cases.BY_NAME[name].sample([3, 1, 4]))), arrays, 1e-6)
+    print(name)
+"""
+
+
 def test_a_fresh_process_loads_every_saved_block(tmp_path):
     for case in CASES:
         model = _model(case)
         model.save(tmp_path / f"{case.name}.keras")
-        x = case.sample([3, 1, 4])
-        np.savez(tmp_path / f"{case.name}.npz", *_arrays(model(x)))
-    script = textwrap.dedent(
-        """
-        import pathlib, sys
-        import keras
-        import keras_blocks
-        for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
-            keras.saving.load_model(path)
-            print(path.stem)
-        """
-    )
+        np.savez(tmp_path / f"{case.name}.npz", *_arrays(model(case.sample([3, 1, 4]))))
+    arguments = [str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LOADS_IN_A_FRESH_PROCESS, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == sorted(BY_NAME)
+    assert sorted(done.stdout.split()) == sorted(BY_NAME)

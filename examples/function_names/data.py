@@ -93,7 +93,9 @@ def bag_inputs(functions: list[Function], known: trees.Vocabulary) -> Inputs:
     return {"counts": tf.constant(np.log1p(counts))}
 
 
-def batches(inputs: Inputs, labels: np.ndarray, sizes: list[int], training: bool) -> tf.data.Dataset:
+def batches(
+    inputs: Inputs, labels: np.ndarray, sizes: list[int], training: bool
+) -> tf.data.Dataset:
     """Batches of functions of about one size: padding and deep levels then cost little.
 
     In training the order of the batches changes every epoch, and some words are hidden.

@@ -54,9 +54,8 @@ def words(identifier: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(identifier)]
 
 
-def standard_library() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Every named function of the standard library with its top-level module, in a fixed order."""
-    root = Path(sysconfig.get_path("stdlib"))
+def named_functions(root: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every named function below a folder with its top-level module, in a fixed order."""
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if SKIPPED_FOLDERS & set(parts):
@@ -72,13 +71,18 @@ def standard_library() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctio
                 yield parts[0].removesuffix(".py"), node
 
 
-def read_functions(verbs: int) -> list[Function]:
+def read_functions(verbs: int, root: Path | None = None) -> list[Function]:
     """The functions whose name starts with one of the verbs that the most modules use.
 
     Counting modules, not functions, keeps out the private habits of one large package. Of
     functions with the same text only the first is kept, so no test function was trained on.
+
+    Args:
+        verbs: int, how many verbs.
+        root: where the modules lie; None is Python's standard library.
     """
-    found = [(module, node, words(node.name)[0]) for module, node in standard_library()]
+    root = root or Path(sysconfig.get_path("stdlib"))
+    found = [(module, node, words(node.name)[0]) for module, node in named_functions(root)]
     users = Counter(verb for _, verb in sorted({(module, verb) for module, _, verb in found}))
     wanted = set(sorted(users, key=lambda verb: (-users[verb], verb))[:verbs])
     by_text: dict[str, Function] = {}
@@ -97,13 +101,12 @@ def _anonymous(module: str, node: ast.AST, verb: str) -> Function | None:
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     if not body:
         return None
-    stripped = ast.FunctionDef("_", node.args, body, decorator_list=[], lineno=1)
-    hidden = _Anonymizer(words(node.name)).visit(copy.deepcopy(stripped))
+    bare = copy.copy(node)
+    bare.name, bare.body, bare.decorator_list, bare.returns = "_", body, [], None
+    hidden = _Anonymizer(words(node.name)).visit(copy.deepcopy(bare))
     text = ast.unparse(hidden)
     tokens = [part for token in _TOKEN.findall(text) for part in (words(token) or [token])]
-    return Function(
-        module, node.name, verb, text, tuple(tokens), trees.from_nested(nested(hidden))
-    )
+    return Function(module, node.name, verb, text, tuple(tokens), trees.from_nested(nested(hidden)))
 
 
 def nested(node: ast.AST) -> list:

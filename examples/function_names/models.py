@@ -6,8 +6,8 @@ import keras
 
 import keras_blocks as kb
 
-EMBEDDED = 32
-HIDDEN = 64
+EMBEDDED = 64
+HIDDEN = 96
 
 
 def bag_model(labels: int, verbs: int) -> keras.Model:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 import keras_blocks as kb
+from keras_blocks.errors import ExportError
 from keras_blocks.export.hooks import Call
 from keras_blocks.export.lowerings.activations import activation_attributes
 from keras_blocks.export.lowerings.cells import NativeCell, native_cell, stacked
@@ -85,7 +86,13 @@ def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
 
 
 def _native(layer: keras.layers.RNN) -> NativeCell | None:
-    return native_cell(layer.cell) if layer.compute_dtype in _FLOATS else None
+    native = native_cell(layer.cell)
+    if native is not None and layer.compute_dtype not in _FLOATS:
+        raise ExportError(
+            f"layer '{layer.name}' computes in {layer.compute_dtype}; onnxruntime's recurrent ops "
+            f"know {' and '.join(_FLOATS)}. Build the model with one of these."
+        )
+    return native
 
 
 def _is_native_call(layers: Sequence[Any], sequences: Any, mask: Any, training: Any) -> bool:
@@ -115,11 +122,11 @@ def _run(
     time, batch, directions = inputs.shape[0], inputs.shape[1], len(layers)
     state = tf.TensorSpec((directions, batch, native.units), tf.float32)
     every = tf.TensorSpec((time, directions, batch, native.units), tf.float32)
-    floats = [None] if initial is None else [tf.cast(value, tf.float32) for value in initial]
+    before = [steps.padded(tf.cast(value, tf.float32)) for value in initial or ()]
     one_way = "reverse" if layers[0].go_backwards else "forward"
     outputs, *states = onnx_node(
         native.op_type,
-        [inputs, kernel, recurrent, bias, steps.lengths, *floats],
+        [inputs, kernel, recurrent, bias, steps.lengths, *before],
         [every] + [state] * native.state_count,
         hidden_size=native.units,
         direction="bidirectional" if directions == 2 else one_way,
@@ -127,11 +134,11 @@ def _run(
         **dict(native.attributes),
     )
     last = states[0]
-    if initial is not None and steps.lengths is not None:
+    if before and steps.lengths is not None:
         # onnxruntime gives zeros for a row without steps; its state is still the initial one.
         empty = tf.equal(steps.lengths, 0)[:, tf.newaxis]
-        states = [tf.where(empty, before, y) for y, before in zip(states, floats, strict=True)]
-    return outputs, last, states
+        states = [tf.where(empty, old, new) for new, old in zip(states, before, strict=True)]
+    return outputs, steps.trimmed(last), [steps.trimmed(state) for state in states]
 
 
 def _last_output(layer: keras.layers.RNN, steps: Sequences, last: tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,12 @@ class Dense:
         """(time, batch, features)."""
         return tf.transpose(self.inputs, [1, 0, 2])
 
+    def trimmed(self, states: tf.Tensor) -> tf.Tensor:
+        """States as they come out."""
+        return states
+
+    padded = trimmed
+
     def sequences(self, outputs: tf.Tensor, reverse: bool, hold: bool) -> tf.Tensor:
         """(batch, time, directions * units), in the order of the input."""
         batch_major = tf.transpose(outputs, [2, 0, 1, 3])
@@ -43,6 +49,8 @@ class Masked:
 
     inputs: tf.Tensor
     mask: tf.Tensor
+
+    trimmed = padded = Dense.trimmed
 
     @property
     def lengths(self) -> tf.Tensor:
@@ -76,29 +84,55 @@ class Masked:
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of unequal length."""
+    """Rows of unequal length.
+
+    onnxruntime ends the process on a batch of no rows, so that one runs as a batch of one empty
+    row, which `trimmed` takes off again.
+    """
 
     inputs: tf.RaggedTensor
 
     @property
+    def batch(self) -> tf.Tensor:
+        """The number of rows."""
+        return tf.shape(self.inputs.row_splits, out_type=tf.int64)[0] - 1
+
+    @property
+    def starts(self) -> tf.Tensor:
+        """Where each row starts; [0] for a batch of no rows."""
+        return self.inputs.row_splits[: tf.maximum(self.batch, 1)]
+
+    @property
     def lengths(self) -> tf.Tensor:
-        """The length of each row."""
-        return tf.cast(self.inputs.row_lengths(), tf.int32)
+        """The length of each row; [0] for a batch of no rows."""
+        ends = self.inputs.row_splits[tf.minimum(self.batch, 1) :]
+        return tf.cast(ends - self.starts, tf.int32)
 
     def time_major(self) -> tf.Tensor:
         """(longest, batch, features); steps behind a row's end hold anything."""
         values, row_splits = self.inputs.values, self.inputs.row_splits
-        longest = tf.reduce_max(tf.concat([row_splits[1:] - row_splits[:-1], [1]], axis=0))
-        index = row_splits[tf.newaxis, :-1] + tf.range(longest)[:, tf.newaxis]
+        longest = tf.maximum(tf.cast(tf.reduce_max(self.lengths), tf.int64), 1)
+        index = self.starts + tf.range(longest)[:, tf.newaxis]
         # One step more, so that there is something to read where there are no values at all.
         padded = tf.concat([values, tf.zeros([1, values.shape[1]], values.dtype)], axis=0)
         return tf.gather(padded, tf.minimum(index, row_splits[-1]))
 
     def sequences(self, outputs: tf.Tensor, reverse: bool, hold: bool) -> tf.RaggedTensor:
         """Ragged (batch, time, directions * units), in the order of the input."""
-        row = self.inputs.value_rowids()
-        step = tf.range(self.inputs.row_splits[-1]) - tf.gather(self.inputs.row_splits, row)
+        time = tf.range(tf.shape(outputs, out_type=tf.int64)[0])
+        # In the order of the values: row by row.
+        inside = tf.where(time < tf.cast(self.lengths, tf.int64)[:, tf.newaxis])
+        row, step = tf.unstack(inside, axis=1)
         return from_row_splits(_read_steps(outputs, step, row), self.inputs.row_splits)
+
+    def trimmed(self, states: tf.Tensor) -> tf.Tensor:
+        """(directions, batch, units) for the rows that there are."""
+        return states[:, : self.batch]
+
+    def padded(self, states: tf.Tensor) -> tf.Tensor:
+        """The inverse of `trimmed`."""
+        missing = tf.maximum(1 - self.batch, 0)
+        return tf.pad(states, [[0, 0], [0, missing], [0, 0]])
 
 
 Sequences = Dense | Masked | Ragged

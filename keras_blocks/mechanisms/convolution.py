@@ -110,6 +110,7 @@ class Convolution(AcceptsRagged, Lifting):
     def build(self, input_shape: Any) -> None:
         """Builds the layer for the flattened window."""
         build_layer(self.layer, self._window_shape(input_shape))
+        self._output_spec(input_shape)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         """Applies the layer to every window."""
@@ -125,10 +126,9 @@ class Convolution(AcceptsRagged, Lifting):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask of the windows; `previous_mask` is the one of the steps."""
-        if mask is None or is_ragged(inputs):
+        # A symbol gets none: the real call puts a real mask on its output.
+        if mask is None or is_ragged(inputs) or isinstance(mask, keras.KerasTensor):
             return None
-        if isinstance(mask, keras.KerasTensor):
-            return keras.KerasTensor((mask.shape[0], *self.window.steps(mask.shape[1:])), "bool")
         return dense_mask(self._checked_mask(mask), self.window)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
@@ -203,15 +203,17 @@ class Convolution(AcceptsRagged, Lifting):
         if padding == "causal":
             inputs = tf.pad(inputs, [(0, 0), *window.pads(lengths), (0, 0)])
             padding = "valid"
+        roomy = _room_for_a_window(inputs, window, padding)
         products = keras.ops.conv(
-            _room_for_a_window(inputs, window, padding),
+            roomy,
             keras.ops.reshape(kernel, (*window.size, inputs.shape[-1], kernel.shape[-1])),
             strides=window.strides,
             padding=padding,
             data_format="channels_last",
             dilation_rate=window.dilation,
         )
-        # What the room added goes again; where nothing was added the slice is free.
+        if roomy is inputs:
+            return products
         return products[(slice(None), *(slice(n) for n in steps))]
 
     def _call_rows(self, x: tf.RaggedTensor, affine: Affine | None) -> tf.RaggedTensor:
@@ -275,7 +277,7 @@ def _room_for_a_window(x: tf.Tensor, window: Window, padding: str) -> tf.Tensor:
 
 def _sizes(name: str, value: Any, rank: int | None) -> tuple[int, ...]:
     """The value as a tuple of positive ints, one for each axis."""
-    sizes = (value,) * (rank or 1) if isinstance(value, int) else tuple(value)
+    sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,) * (rank or 1)
     positive = all(isinstance(n, int) and n > 0 for n in sizes)
     if positive and (len(sizes) == rank if rank else 1 <= len(sizes) <= 3):
         return sizes

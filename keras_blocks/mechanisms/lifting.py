@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 Shape = tuple[int | None, ...]
 
@@ -114,6 +115,23 @@ def _symbol(layer: keras.layers.Layer, shape: Shape) -> keras.KerasTensor:
     return keras.KerasTensor(shape, dtype=layer.compute_dtype)
 
 
+def store_layer(layer: Any) -> dict[str, Any]:
+    """The config of a lifted layer, or of a cell."""
+    # While a model is saved, Keras marks what it serialises again as shared, but in nested configs
+    # loses the mark of the first time. So the first time is never the one that is kept.
+    keras.saving.serialize_keras_object(layer)
+    config = keras.saving.serialize_keras_object(layer)
+    # The mechanism builds it. Left to itself Keras would call a layer built that has no `build` of
+    # its own, and never make the weights of the layers inside.
+    config.pop("build_config", None)
+    return config
+
+
+def restore_layer(config: dict[str, Any], custom_objects: Any = None) -> Any:
+    """The inverse of `store_layer`."""
+    return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+
+
 class Affine(NamedTuple):
     """The parts of a layer that computes `activation(x @ kernel + bias)` on the last axis."""
 
@@ -123,7 +141,10 @@ class Affine(NamedTuple):
 
     def finish(self, product: Any) -> Any:
         """`activation(product + bias)`."""
-        return self.activation(product if self.bias is None else product + self.bias)
+        if self.bias is None:
+            return self.activation(product)
+        # Its gradient is several times faster than that of a broadcast sum.
+        return self.activation(tf.nn.bias_add(product, tf.convert_to_tensor(self.bias)))
 
 
 def affine_parts(layer: keras.layers.Layer, compute_dtype: str) -> Affine | None:
@@ -157,7 +178,9 @@ def affine_parts(layer: keras.layers.Layer, compute_dtype: str) -> Affine | None
 
 def _overrides_call(layer: keras.layers.Layer) -> bool:
     """Whether a subclass changed `call` after `affine_parts` was written, so that it may lie."""
-    homes = [cls for cls in type(layer).__mro__ if "call" in vars(cls) or "affine_parts" in vars(cls)]
+    homes = [
+        cls for cls in type(layer).__mro__ if "call" in vars(cls) or "affine_parts" in vars(cls)
+    ]
     return "affine_parts" not in vars(homes[0])
 
 
@@ -175,13 +198,10 @@ class Lifting(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, the lifted layer serialised among them."""
-        return {"layer": keras.saving.serialize_keras_object(self.layer), **super().get_config()}
+        return {"layer": store_layer(self.layer), **super().get_config()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The inverse of `get_config`."""
         config = dict(config)
-        layer = keras.saving.deserialize_keras_object(
-            config.pop("layer"), custom_objects=custom_objects
-        )
-        return cls(layer, **config)
+        return cls(restore_layer(config.pop("layer"), custom_objects), **config)

@@ -65,7 +65,7 @@ def call_on_rows(layer: keras.layers.Layer, x: Any) -> Any:
         return x
     if _is_stepwise(layer, len(x.shape)):
         return _by_step(layer, x)
-    if _heeds_masks(layer, len(x.shape)):
+    if _heeds_masks(layer):
         return _by_padding(layer, x)
     raise TypeError(_refusal(layer))
 
@@ -91,17 +91,10 @@ def _is_stepwise(layer: keras.layers.Layer, rank: int) -> bool:
     return all(axis is None or axis % rank >= 2 for axis in axes)
 
 
-def _heeds_masks(layer: keras.layers.Layer, rank: int) -> bool:
-    if _is_stock(layer, MASKED):
-        return True
-    if _is_stock(layer, STEPWISE):
-        # Stock Softmax takes the mask of the steps for one of the features.
-        heeds = layer.supports_masking and not isinstance(layer, keras.layers.Softmax)
-        return heeds and _is_stepwise(layer, rank)
-    if _is_stock(layer, keras.Model):
-        inner = [one for one in layer.layers if not isinstance(one, keras.layers.InputLayer)]
-        return len(layer.inputs) == 1 and all(_heeds_masks(one, rank) for one in inner)
-    return not _is_stock(layer, keras.layers.Layer) and layer.supports_masking
+def _heeds_masks(layer: keras.layers.Layer) -> bool:
+    if _is_stock(layer, keras.layers.Layer):
+        return isinstance(layer, MASKED)
+    return layer.supports_masking
 
 
 def _by_step(layer: keras.layers.Layer, x: Any) -> Any:
@@ -144,6 +137,11 @@ def _with_a_row(x: tf.Tensor) -> tf.Tensor:
 
 def _refusal(layer: keras.layers.Layer) -> str:
     what = f"layer '{layer.name}' (a {type(layer).__name__}) was given a ragged sequence"
+    if _is_stock(layer, keras.Model):
+        return (
+            f"Stacked: {what}, but the model was made for dense ones. Make it with "
+            "keras.Input(..., ragged=True), or put its layers into the stack one by one."
+        )
     if _is_stock(layer, keras.layers.Layer):
         return (
             f"Stacked: {what}, but this stock layer, as it is set up, may mix the steps of a row "

@@ -7,7 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.lifting import PACKAGE, Shape, check_layer
+from keras_blocks.mechanisms.lifting import (
+    PACKAGE,
+    Shape,
+    check_layer,
+    restore_layer,
+    store_layer,
+)
 from keras_blocks.mechanisms.step_cell import StepCell
 from keras_blocks.ragged import is_ragged
 from keras_blocks.ragged_rnn import RaggedRNN
@@ -114,9 +120,7 @@ class Recurrence(RaggedRNN):
         if starts_new and not is_ragged(sequences):
             # Axes between time and features may have any length: it is that of the input.
             initial_state = [tf.zeros(self.cell.state_like(sequences), self.cell.compute_dtype)]
-        return super().call(
-            sequences, initial_state=initial_state, mask=mask, training=training
-        )
+        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 
     def get_initial_state(self, batch_size: Any) -> list[Any]:
         """Zeros in the shape of the states."""
@@ -138,16 +142,13 @@ class Recurrence(RaggedRNN):
         """The arguments, the layer serialised among them."""
         config = super().get_config()
         del config["cell"]
-        return {"layer": keras.saving.serialize_keras_object(self.layer), **config}
+        return {"layer": store_layer(self.layer), **config}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The inverse of `get_config`."""
         config = dict(config)
-        layer = keras.saving.deserialize_keras_object(
-            config.pop("layer"), custom_objects=custom_objects
-        )
-        return cls(layer, **config)
+        return cls(restore_layer(config.pop("layer"), custom_objects), **config)
 
 
 def _is_cell(layer: Any) -> bool:

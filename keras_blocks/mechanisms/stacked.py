@@ -8,7 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.lifting import PACKAGE, build_layer, check_layer, output_shape
+from keras_blocks.mechanisms.lifting import (
+    PACKAGE,
+    build_layer,
+    check_layer,
+    output_shape,
+    restore_layer,
+    store_layer,
+)
 from keras_blocks.mechanisms.over_rows import call_on_rows
 from keras_blocks.ragged import AcceptsRagged, is_ragged, ragged_spec
 
@@ -74,7 +81,7 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         """Runs the layers in order."""
-        if mask is not None and getattr(inputs, "_keras_mask", None) is None:
+        if tf.is_tensor(mask) and getattr(inputs, "_keras_mask", None) is None:
             # The mask came as an argument; the caller's tensor stays as it is.
             inputs = tf.identity(inputs)
             inputs._keras_mask = mask
@@ -89,7 +96,11 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
         symbols = keras.tree.map_structure(_copy_symbol, inputs)
         if isinstance(symbols, keras.KerasTensor) and not is_ragged(symbols):
             symbols._keras_mask = masks if mask is None else mask
-        return self._run(symbols)
+        outputs = self._run(symbols)
+        for output in keras.tree.flatten(outputs):
+            # It hangs on the copies, not on the model; the real call puts a real one there.
+            output._keras_mask = None
+        return outputs
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         """None: the last layer has put its mask on the output already, if it has one."""
@@ -103,16 +114,12 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The layers, serialised, and the arguments of every layer."""
-        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
-        return {**super().get_config(), "layers": layers}
+        return {**super().get_config(), "layers": [store_layer(layer) for layer in self.layers]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The inverse of `get_config`."""
-        layers = [
-            keras.saving.deserialize_keras_object(layer, custom_objects=custom_objects)
-            for layer in config["layers"]
-        ]
+        layers = [restore_layer(layer, custom_objects) for layer in config["layers"]]
         return cls(**{**config, "layers": layers})
 
     def _run(self, x: Any) -> Any:

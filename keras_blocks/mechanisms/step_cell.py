@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.lifting import Shape, build_layer, output_shape
+from keras_blocks.mechanisms.lifting import PACKAGE, Lifting, Shape, build_layer, output_shape
 
 
-class StepCell(keras.layers.Layer):
+@keras.saving.register_keras_serializable(PACKAGE)
+class StepCell(Lifting):
     """A layer as a cell with one state, its last output.
 
     Args:
@@ -18,10 +19,9 @@ class StepCell(keras.layers.Layer):
     """
 
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.layer = layer
+        super().__init__(layer, **kwargs)
         # Keras wants a number before there is an input; `build` finds it out.
-        self.state_size: int | Shape = 0
+        self.state_size: Any = 0
         self.state_shape: Shape = ()
 
     def build(self, step_shape: Any) -> None:

@@ -75,6 +75,23 @@ class TreeCell(keras.layers.Layer):
     state_size: int | tuple[int, ...]
     arity: int | None = None
 
+    def build(self, input_shape: Any) -> None:
+        """Builds the sub-layers by a call on symbols.
+
+        Override it for weights of the cell's own, or where `prepare` is overridden.
+        """
+        index = keras.KerasTensor((None,), "int64")
+        sizes = state_sizes(self)
+        children = Children(
+            tuple(keras.KerasTensor((None, size), self.compute_dtype) for size in sizes),
+            index,
+            None if self.arity is None else index,
+            keras.KerasTensor((), "int64"),
+        )
+        features = keras.KerasTensor(input_shape, self.compute_dtype)
+        # The layer's own method would ask `compute_output_shape`, and call nothing.
+        keras.Operation.compute_output_spec(self, features, children=children)
+
     def prepare(self, features: tf.Tensor) -> tf.Tensor:
         """(nodes, features) to (nodes, any width): the part of a node that needs no children.
 
@@ -392,32 +409,29 @@ def check_arity(arity: Any, owner: str) -> int:
 def _own_width(layer: keras.layers.Layer, features: int, arity: int) -> int:
     """The width w of a layer that gives w from features + arity * w."""
     if layer.built:
-        width = _given_width(layer, features, arity)
-        probe = layer
+        probe, taken = layer, _taken_width(layer)
     else:
         # Its input needs the width of its output: ask a copy, whose weights may be wrong.
-        width = 1
-        probe = layer.__class__.from_config(layer.get_config())
-    taken = (None, features + arity * width)
-    shape = vector_output_shape(probe, taken, "TreeRecursive")
+        probe, taken = layer.__class__.from_config(layer.get_config()), features + arity
+    shape = vector_output_shape(probe, (None, taken), "TreeRecursive")
     if len(shape) != 2 or shape[-1] is None:
         raise ValueError(
             f"TreeRecursive: the lifted layer '{layer.name}' must give vectors (nodes, units). "
-            f"On an input of shape {taken} it gives {shape}."
+            f"On an input of shape (None, {taken}) it gives {shape}."
         )
-    if layer.built and shape[-1] != width:
+    width = int(shape[-1])
+    if layer.built and taken not in (None, features + arity * width):
         raise ValueError(
-            f"TreeRecursive: the layer '{layer.name}' is built for vectors of width {taken[-1]} "
-            f"and gives width {shape[-1]}. Expected an input of width features + arity * output "
-            f"= {features} + {arity} * {shape[-1]}: mend the layer or `arity`."
+            f"TreeRecursive: the layer '{layer.name}' is built for vectors of width {taken} and "
+            f"gives width {width}. Expected an input of width features + arity * output = "
+            f"{features} + {arity} * {width} = {features + arity * width}: mend the layer or "
+            f"`arity`."
         )
-    return int(shape[-1])
+    return width
 
 
-def _given_width(layer: keras.layers.Layer, features: int, arity: int) -> float:
-    """What a built layer leaves for each child."""
+def _taken_width(layer: keras.layers.Layer) -> int | None:
+    """The width of the vectors that a built layer takes."""
     if isinstance(layer, keras.Model) and layer.inputs:
-        taken = layer.inputs[0].shape[-1]
-    else:
-        taken = (layer.get_build_config() or {}).get("input_shape", (None, features + arity))[-1]
-    return (taken - features) / arity
+        return layer.inputs[0].shape[-1]
+    return (layer.get_build_config() or {}).get("input_shape", (None,))[-1]

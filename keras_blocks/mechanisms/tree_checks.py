@@ -1,13 +1,14 @@
-"""Refuses malformed trees, naming tree and node: TreeError when run eagerly, tf.errors.
+"""Refuses malformed trees, naming tree and node.
 
-InvalidArgumentError with the same text in a graph. A sound batch pays a few comparisons: the
-messages are made in the branch that fails. Nothing of this is left in an exported ONNX graph.
+Run eagerly, it raises TreeError; in a graph tf.errors.InvalidArgumentError with the same text. A
+sound batch pays a few comparisons: the messages are made in the branch that fails. Nothing of this
+is left in an exported ONNX graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -72,6 +73,10 @@ def parents_in_their_tree(parents: tf.Tensor, where: Places) -> list[tf.Operatio
     def node(i: tf.Tensor) -> list[tf.Tensor]:
         return [tf.gather(index, i), tf.gather(row, i)]
 
+    def two_roots(i: tf.Tensor) -> list[tf.Tensor]:
+        some = tf.concat([[0], roots, [0]], axis=0)  # readable where there are no roots
+        return [*node(tf.gather(some, i + 1)), tf.gather(index, tf.gather(some, i))]
+
     return _refuse(
         [
             (
@@ -80,11 +85,7 @@ def parents_in_their_tree(parents: tf.Tensor, where: Places) -> list[tf.Operatio
                 lambda i: [*node(i), tf.gather(parents, i), tf.gather(where.size, i)],
             ),
             (parents == index, trees.OWN_PARENT, node),
-            (
-                second,
-                trees.SECOND_ROOT,
-                lambda i: [*node(tf.gather(roots, i)), *node(tf.gather(roots, i - 1))[:1]],
-            ),
+            (second, trees.SECOND_ROOT, two_roots),
             (~rooted, trees.NO_ROOT, lambda i: [i, tf.gather(sizes, i)]),
         ]
     )
@@ -110,9 +111,9 @@ def children_at_most(arity: int, children: tf.Tensor, where: Places) -> list[tf.
 
 
 def _refuse(problems: list[Problem]) -> list[tf.Operation]:
-    """Raises for the first of the problems that is there; what must run before the trees are read.
+    """Raises for the first of the problems that is there; gives what must run before going on.
 
-    Problems are listed so that a later one has a meaning only where the earlier ones are not.
+    The blanks of every problem must be readable, even if they say nothing, when another is there.
     """
     problems = [(wrong, f"TreeRecursive: {text}", blanks) for wrong, text, blanks in problems]
     fine = ~tf.reduce_any(tf.stack([tf.reduce_any(wrong) for wrong, _, _ in problems]))
@@ -125,19 +126,9 @@ def _refuse(problems: list[Problem]) -> list[tf.Operation]:
 
     def complain() -> tf.Tensor:
         for wrong, text, blanks in problems:
-            _complain_of(wrong, text, blanks)
+            first = tf.argmax(tf.cast(wrong, tf.int32))
+            # Assertions of a branch run in their order.
+            tf.debugging.Assert(~tf.reduce_any(wrong), [tf.strings.format(text, blanks(first))])
         return tf.constant(False)
 
     return [tf.cond(fine, lambda: tf.constant(True), complain)]
-
-
-def _complain_of(
-    wrong: tf.Tensor, text: str, blanks: Callable[[tf.Tensor], list[tf.Tensor]]
-) -> Any:
-    def fail() -> tf.Tensor:
-        first = tf.argmax(tf.cast(wrong, tf.int32))
-        message = tf.strings.format(text, blanks(first))
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return tf.constant(False)
-
-    return tf.cond(tf.reduce_any(wrong), fail, lambda: tf.constant(True))

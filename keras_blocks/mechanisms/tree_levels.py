@@ -1,8 +1,11 @@
-"""Rows that are kept level by level: read one level, write one level, in two forms.
+"""Rows that are kept level by level: taken by a loop from the deepest level up, or put by it.
 
-The form for training is the TensorArray, whose gradient touches one level at a time, where the
-gradient of a slice builds the whole array for every level. The form for inference is the slice,
-which converts to ONNX, where the TensorArray does not.
+There are two forms. The one for training keeps the levels in lists, taken from and put at the end,
+whose gradient costs the rows of one level, where the gradient of a slice builds the whole array for
+every level. The one for inference slices, which converts to ONNX, where lists do not.
+
+All of them are used alike in a loop: `start` goes in, and each method takes what is kept so far
+and gives it back.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ import tensorflow as tf
 
 
 class Slices:
-    """Reads levels as slices.
+    """Takes levels as slices.
 
     Args:
-        values: (rows, ...) the rows of all levels after one another.
+        values: (rows, ...) the rows of all levels after one another, level 0 first.
         counts: int64 (levels,) how many rows each level has.
     """
+
+    start: Any = ()
+    shape: Any = ()
 
     def __init__(self, values: tf.Tensor, counts: tf.Tensor):
         self.values = values
@@ -30,82 +36,95 @@ class Slices:
         self.ends = tf.stack([starts + counts, *widths], axis=1)
 
     def read(self, level: tf.Tensor) -> tf.Tensor:
-        """The rows of this level."""
+        """The rows of any level."""
         begin, end = tf.gather(self.begins, level), tf.gather(self.ends, level)
         rows = tf.strided_slice(self.values, begin, end)
         return tf.ensure_shape(rows, [None, *self.values.shape[1:]])
 
+    def take(self, level: tf.Tensor, kept: Any) -> tuple[tf.Tensor, Any]:
+        """The rows of the deepest level that was not taken yet, which is `level`."""
+        return self.read(level), kept
 
-class Pieces:
-    """Reads levels from a TensorArray; the arguments are those of `Slices`."""
+
+class Stack:
+    """Takes levels from the end of a list; the arguments and `take` are those of `Slices`."""
+
+    shape = tf.TensorShape([])
 
     def __init__(self, values: tf.Tensor, counts: tf.Tensor):
-        self.shape = [None, *values.shape[1:]]
-        array = tf.TensorArray(
-            values.dtype,
-            size=tf.size(counts),
-            element_shape=self.shape,
-            infer_shape=False,
-            clear_after_read=False,
+        self.width, self.dtype = values.shape[1], values.dtype
+        self.start = tf.raw_ops.TensorListSplit(
+            tensor=values, element_shape=[-1, self.width], lengths=counts
         )
-        self.array = array.split(values, tf.cast(counts, tf.int32))
 
-    def read(self, level: tf.Tensor) -> tf.Tensor:
-        """The rows of this level."""
-        return tf.ensure_shape(self.array.read(tf.cast(level, tf.int32)), self.shape)
+    def take(self, level: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows of the deepest level that was not taken yet, which is `level`."""
+        kept, rows = tf.raw_ops.TensorListPopBack(
+            input_handle=kept, element_shape=[-1, self.width], element_dtype=self.dtype
+        )
+        return tf.ensure_shape(rows, [None, self.width]), kept
 
 
 class Nowhere:
-    """Writes nothing: for those who want the last level only."""
+    """Keeps nothing that is put: for those who want the last level only."""
 
-    empty = ()
-    shape = ()
+    start: Any = ()
+    shape: Any = ()
 
-    def write(self, rows: tf.Tensor, level: tf.Tensor, kept: Any) -> Any:
+    def put(self, rows: tf.Tensor, level: tf.Tensor, kept: Any) -> Any:
         """Nothing, still."""
         return kept
 
 
 class Buffer:
-    """Writes levels into one tensor: `empty` goes into a loop, `write` takes it and gives it back.
+    """Puts levels into one tensor.
 
     Args:
-        counts: int64 (levels,) how many rows each level has; the first has none.
+        counts: int64 (levels,) how many rows each level has.
         width: int, the width of the rows.
         dtype: of the rows.
     """
 
     def __init__(self, counts: tf.Tensor, width: int, dtype: Any):
-        rows = tf.stack([tf.reduce_sum(counts), tf.constant(width, tf.int64)])
-        self.empty = tf.zeros(rows, dtype)
+        self.start = tf.zeros(tf.stack([tf.reduce_sum(counts), width]), dtype)
         self.shape = tf.TensorShape([None, width])
         self.starts = tf.cumsum(counts, exclusive=True)
 
-    def write(self, rows: tf.Tensor, level: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        """`kept` with the rows of this level written."""
+    def put(self, rows: tf.Tensor, level: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """`kept` with the rows of this level."""
         places = tf.gather(self.starts, level) + tf.range(tf.shape(rows, out_type=tf.int64)[0])
         return tf.tensor_scatter_nd_update(kept, places[:, None], rows)
 
     def rows(self, kept: tf.Tensor) -> tf.Tensor:
-        """The rows of all levels after one another."""
+        """The rows of all levels, level 0 first."""
         return kept
 
 
-class Array:
-    """Writes levels into a TensorArray; the arguments and methods are those of `Buffer`."""
+class Pile:
+    """Puts levels at the end of a list; the arguments and methods are those of `Buffer`."""
 
-    shape = tf.TensorShape(None)
+    shape = tf.TensorShape([])
 
     def __init__(self, counts: tf.Tensor, width: int, dtype: Any):
-        array = tf.TensorArray(
-            dtype, size=tf.size(counts), element_shape=[None, width], infer_shape=False
+        self.counts, self.width, self.dtype = counts, width, dtype
+        self.start = tf.raw_ops.EmptyTensorList(
+            element_shape=[-1, width], max_num_elements=-1, element_dtype=dtype
         )
-        self.empty = array.write(0, tf.zeros([0, width], dtype))
 
-    def write(self, rows: tf.Tensor, level: tf.Tensor, kept: tf.TensorArray) -> tf.TensorArray:
-        """`kept` with the rows of this level written."""
-        return kept.write(tf.cast(level, tf.int32), rows)
+    def put(self, rows: tf.Tensor, level: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """`kept` with the rows of this level."""
+        return tf.raw_ops.TensorListPushBack(input_handle=kept, tensor=rows)
 
-    def rows(self, kept: tf.TensorArray) -> tf.Tensor:
-        """The rows of all levels after one another."""
-        return kept.concat()
+    def rows(self, kept: tf.Tensor) -> tf.Tensor:
+        """The rows of all levels, level 0 first."""
+        rows, _ = tf.raw_ops.TensorListConcatV2(
+            input_handle=kept,
+            element_shape=[-1, self.width],
+            leading_dims=tf.zeros([0], tf.int64),
+            element_dtype=self.dtype,
+        )
+        # They were put deepest level first; within a level their order stays.
+        starts = tf.cumsum(self.counts, exclusive=True)
+        piled = tf.cumsum(self.counts, exclusive=True, reverse=True)
+        shifts = tf.repeat(piled - starts, self.counts)
+        return tf.gather(rows, tf.range(tf.size(shifts, out_type=tf.int64)) + shifts)

@@ -20,7 +20,7 @@ from keras_blocks.mechanisms.tree_cells import (
     check_arity,
     state_sizes,
 )
-from keras_blocks.mechanisms.tree_levels import Array, Buffer, Nowhere, Pieces, Slices
+from keras_blocks.mechanisms.tree_levels import Buffer, Nowhere, Pile, Slices, Stack
 from keras_blocks.mechanisms.tree_schedule import Schedule, schedule
 
 States = tuple[tf.Tensor, ...]
@@ -118,25 +118,25 @@ class TreeRecursive(Lifting):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The vectors of the roots, or of all nodes."""
-        features, parents = _pair(inputs, "tensors")
-        dense = not isinstance(features, tf.RaggedTensor)
-        features, parents = _trees(features, "features", 3), _trees(parents, "parents", 2)
+        given, parents = _pair(inputs, "tensors")
+        features, parents = _trees(given, "features", 3), _trees(parents, "parents", 2)
         with tf.control_dependencies(tree_checks.same_rows(features, parents)):
-            parents = tf.cast(parents, tf.int64)
+            parents = parents.with_values(tf.identity(tf.cast(parents.values, tf.int64)))
         plan = schedule(parents, self.cell.arity)
         climb = _Climb(self.cell, features.values, plan, bool(training))
         if not self.return_nodes:
             return climb.roots(parents.nrows())
         vectors = climb.nodes()
-        if not dense:
+        if isinstance(given, tf.RaggedTensor):
             return ragged.from_row_splits(vectors, features.row_splits)
-        width = vectors.shape[-1]
-        return tf.reshape(vectors, tf.stack([parents.nrows(), -1, width]))
+        width = tf.constant([vectors.shape[-1]])
+        return tf.reshape(vectors, tf.concat([tf.shape(given)[:2], width], axis=0))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """(batch, units), or (batch, None, units) for all nodes."""
         features, _ = _pair(input_shape, "input shapes")
-        self.build(input_shape)
+        if not self.cell.built:
+            self.build(input_shape)
         units = state_sizes(self.cell)[0]
         return (*features[:2], units) if self.return_nodes else (features[0], units)
 
@@ -144,7 +144,8 @@ class TreeRecursive(Lifting):
         """The symbolic output, ragged over the nodes where the input is."""
         features, parents = _pair(inputs, "tensors")
         shape = self.compute_output_shape([features.shape, parents.shape])
-        if self.return_nodes and ragged.is_ragged(features):
+        # Mixed precision casts symbolic features, and forgets that they are ragged.
+        if self.return_nodes and ragged.is_ragged(parents):
             return ragged.ragged_spec(shape, self.compute_dtype)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
@@ -165,63 +166,67 @@ class _Climb:
 
     def __init__(self, cell: TreeCell, features: tf.Tensor, plan: Schedule, training: bool):
         self.cell, self.plan, self.training = cell, plan, training
-        reader = Pieces if training else Slices
+        taken = Stack if training else Slices
         inner, outer = tf.split(plan.order, tf.stack([plan.inner, plan.outer]))
-        self.leaves = _states(cell.leaves(tf.gather(features, outer)))
-        self.leaf_levels = [reader(state, plan.leaf_counts) for state in self.leaves]
-        self.inputs = reader(cell.prepare(tf.gather(features, inner)), plan.inner_counts)
+        self.leaf_states = _states(cell.leaves(tf.gather(features, outer)))
+        self.leaves = [taken(state, plan.leaf_counts) for state in self.leaf_states]
+        # The deepest level has no inner nodes.
+        prepared = cell.prepare(tf.gather(features, inner))
+        self.inputs = taken(prepared, plan.inner_counts[:-1])
         counts = plan.inner_counts + plan.leaf_counts
         self.owners = Slices(plan.owner, counts)
         self.slots = None if plan.slot is None else Slices(plan.slot, counts)
 
     def roots(self, batch: tf.Tensor) -> tf.Tensor:
         """(batch, units): the vector of each root, zeros for a tree without nodes."""
-        last, states, _ = self._loop(Nowhere())
-        vectors = self._whole_level(last, states)[0]
-        rows = Slices(self.plan.row, self.plan.inner_counts + self.plan.leaf_counts).read(last)
-        shape = tf.stack([batch, tf.constant(vectors.shape[-1], tf.int64)])
-        return tf.scatter_nd(rows[:, None], vectors, shape)
+        states, _ = self._loop(Nowhere())
+        rows = self.plan.row[: tf.size(states[0][:, 0], out_type=tf.int64)]
+        shape = tf.stack([batch, tf.constant(states[0].shape[-1], tf.int64)])
+        return tf.scatter_nd(rows[:, None], states[0], shape)
 
     def nodes(self) -> tf.Tensor:
         """(all nodes, units): the vector of each node, in the order of the features."""
-        writer = Array if self.training else Buffer
-        leaves = self.leaves[0]
-        book = writer(self.plan.inner_counts, leaves.shape[-1], leaves.dtype)
-        _, _, kept = self._loop(book)
+        leaves = self.leaf_states[0]
+        book = (Pile if self.training else Buffer)(
+            self.plan.inner_counts, leaves.shape[-1], leaves.dtype
+        )
+        _, kept = self._loop(book)
         return tf.gather(tf.concat([book.rows(kept), leaves], axis=0), self.plan.rank)
 
-    def _loop(self, book: Any) -> tuple[tf.Tensor, States, Any]:
-        """The last level, the states of its inner nodes, and what the book holds."""
+    def _loop(self, book: Any) -> tuple[States, Any]:
+        """The states of all roots, and what the book holds of the inner nodes."""
         sizes = state_sizes(self.cell)
-        level = tf.zeros([], tf.int64)
-        # The deepest level has nothing but leaves.
-        states = tuple(tf.zeros([0, size], self.leaves[0].dtype) for size in sizes)
-        shapes = (level.shape, tuple(tf.TensorShape([None, size]) for size in sizes), book.shape)
+        deepest = self.plan.levels - 1
+        states = tuple(tf.zeros([0, size], self.leaf_states[0].dtype) for size in sizes)
+        shapes = tuple(tf.TensorShape([None, size]) for size in sizes)
+        leaves = tuple(leaf.start for leaf in self.leaves)
+        leaf_shapes = tuple(leaf.shape for leaf in self.leaves)
 
-        def step(level: tf.Tensor, states: States, kept: Any) -> tuple[tf.Tensor, States, Any]:
-            states = self._next_level(level, states)
-            return level + 1, states, book.write(states[0], level + 1, kept)
+        def step(level: tf.Tensor, states: States, leaves: Any, inputs: Any, kept: Any) -> Any:
+            children, leaves = self._children(level, states, leaves)
+            inputs_of_level, inputs = self.inputs.take(level - 1, inputs)
+            states = _states(self.cell(inputs_of_level, children=children))
+            return level - 1, states, leaves, inputs, book.put(states[0], level - 1, kept)
 
-        return tf.while_loop(
-            lambda level, states, kept: level + 1 < self.plan.levels,
+        level, states, leaves, _, kept = tf.while_loop(
+            lambda level, *_: level > 0,
             step,
-            (level, states, book.empty),
-            shape_invariants=shapes,
+            (deepest, states, leaves, self.inputs.start, book.start),
+            (deepest.shape, shapes, leaf_shapes, self.inputs.shape, book.shape),
         )
+        return self._whole_level(level, states, leaves)[0], kept
 
-    def _next_level(self, level: tf.Tensor, states: States) -> States:
-        children = Children(
-            self._whole_level(level, states),
-            self.owners.read(level),
-            None if self.slots is None else self.slots.read(level),
-            tf.gather(self.plan.inner_counts, level + 1),
-        )
-        return _states(self.cell(self.inputs.read(level + 1), children=children))
+    def _children(self, level: tf.Tensor, states: States, leaves: Any) -> tuple[Children, Any]:
+        states, leaves = self._whole_level(level, states, leaves)
+        slots = None if self.slots is None else self.slots.read(level)
+        nodes = tf.gather(self.plan.inner_counts, level - 1)
+        return Children(states, self.owners.read(level), slots, nodes), leaves
 
-    def _whole_level(self, level: tf.Tensor, states: States) -> States:
+    def _whole_level(self, level: tf.Tensor, states: States, leaves: Any) -> tuple[States, Any]:
         """The states of the inner nodes of a level, and behind them those of its leaves."""
-        pairs = zip(states, self.leaf_levels, strict=True)
-        return tuple(tf.concat([state, leaves.read(level)], axis=0) for state, leaves in pairs)
+        taken = [leaf.take(level, kept) for leaf, kept in zip(self.leaves, leaves, strict=True)]
+        whole = [tf.concat([s, rows], axis=0) for s, (rows, _) in zip(states, taken, strict=True)]
+        return tuple(whole), tuple(kept for _, kept in taken)
 
 
 def _states(outputs: Any) -> States:

@@ -1,9 +1,9 @@
 """The order in which the nodes of a batch of trees are computed, found inside the graph.
 
-A node's level is its distance from the deepest node of the batch, counted along the depth: level 0
-holds the deepest nodes, the last level the roots. All children of a level's nodes are then exactly
-the nodes of the level before, so one level of the whole batch is one call of the cell, and nothing
-but the states of one level is carried on. Leaves need no children: they are done once, before.
+A node's level is its depth: level 0 holds the roots. The children of a level's nodes are exactly the
+nodes of the next level, so going up from the deepest level, one level of the whole batch is one call
+of the cell, and nothing but the states of one level is carried on. Leaves need no children: they
+are done once, before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sum_by(values: tf.Tensor, places: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 
 
 class Schedule(NamedTuple):
-    """What the loop over levels needs; "in level order" means deepest level first.
+    """What the loop over levels needs; "in level order" means roots first.
 
     Args:
         order: (nodes,) the inner nodes in level order, then the leaves in level order.
@@ -55,7 +55,7 @@ class Schedule(NamedTuple):
         inner_counts: (levels,) how many nodes with children each level has.
         leaf_counts: (levels,) how many leaves each level has.
         owner: (nodes,) for all nodes in level order, inner nodes first in each level: the place of
-            the node's parent among the inner nodes of the next level; 0 for roots.
+            the node's parent among the inner nodes of its level; 0 for roots.
         slot: (nodes,) in the same order, how many siblings of the node have a lower index.
         row: (nodes,) in the same order, the tree of the node.
     """
@@ -86,14 +86,13 @@ def schedule(parents: tf.RaggedTensor, arity: int | None) -> Schedule:
     nodes = tf.size(local, out_type=tf.int64)
     # The root's parent is a node behind the last, which is its own parent.
     parent = tf.where(local < 0, nodes, local + where.start)
-    depth = _depth(parent, nodes, where)
+    level = _depth(parent, nodes, where)
 
     children = sum_by(tf.ones_like(parent), parent, nodes + 1)[:-1]
     is_inner = children > 0
     inner = tf.reduce_sum(tf.cast(is_inner, tf.int64))
     # A batch without nodes has one level, too, so that every level can be read.
-    levels = tf.reduce_max(tf.concat([depth, [0]], axis=0)) + 1
-    level = levels - 1 - depth
+    levels = tf.reduce_max(tf.concat([level, [0]], axis=0)) + 1
     order = _stable_order(tf.where(is_inner, level, level + levels))
     rank = _inverse(order, nodes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_blocks.ragged import AcceptsRagged, is_ragged, map_values
 
@@ -31,8 +32,8 @@ class Embedding(AcceptsRagged, keras.layers.Embedding):
         (batch, ..., output_dim), ragged where the input is.
 
     Raises:
-        ValueError: `input_dim` or `output_dim` is no positive integer, or a ragged input meets
-            `mask_zero=True`.
+        ValueError: `input_dim` or `output_dim` is no positive integer, the input holds strings, or
+            a ragged input meets `mask_zero=True`.
 
     Example:
         >>> import keras_blocks as kb, numpy as np
@@ -45,6 +46,12 @@ class Embedding(AcceptsRagged, keras.layers.Embedding):
 
     def call(self, inputs: Any) -> Any:
         """Looks the symbols up."""
+        if inputs.dtype == tf.string:
+            raise ValueError(
+                f"Embedding '{self.name}': symbols must be integers from 0 to "
+                f"{self.input_dim - 1}. Received: strings. Turn them into integers first, for "
+                "example with keras.layers.StringLookup."
+            )
         if is_ragged(inputs):
             return map_values(super().call, inputs)
         return super().call(inputs)

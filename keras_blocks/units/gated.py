@@ -29,6 +29,15 @@ class GatedCell:
             )
         super().__init__(units, **kwargs)
 
+    def build(self, input_shape: Any) -> None:
+        """Makes `kernel`, `recurrent_kernel` and `bias`."""
+        if input_shape[-1] is None:
+            raise ValueError(
+                f"{type(self).__name__}: the last axis of the input holds the features, and its "
+                f"size must be known. Received an input of shape {tuple(input_shape)}."
+            )
+        super().build(input_shape)
+
     def step_function(self, input_masks: Masks, recurrent_masks: Masks) -> Step:
         """The function from a step's input and the states before it to the states after it.
 

@@ -145,7 +145,7 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         """Pools a dense tensor whose last axis holds the features."""
 
         def pool() -> tf.Tensor:
-            return tf.nn.max_pool(x, widths, strides, self.padding.upper())
+            return _max_pool(x, widths, strides, self.padding.upper())
 
         static = x.shape[1:-1]
         if self.padding == "same" or _all_fit(static, widths):
@@ -186,14 +186,28 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         return from_padded(pooled, kept, row_splits)
 
 
+def _max_pool(x: tf.Tensor, widths: list[int], strides: list[int], padding: str) -> tf.Tensor:
+    if len(widths) < 3 or x.dtype in (tf.float32, tf.bfloat16):
+        return tf.nn.max_pool(x, widths, strides, padding)
+    # TensorFlow pools other dtypes along two axes at most: here the first two, then the third.
+    flat = tf.concat([tf.shape(x)[:3], [-1]], axis=0)
+    pooled = tf.nn.max_pool2d(tf.reshape(x, flat), widths[:2], strides[:2], padding)
+    rows = tf.concat([tf.shape(x)[:1], [-1], tf.shape(x)[3:]], axis=0)
+    pooled_rows = tf.nn.max_pool2d(
+        tf.reshape(pooled, rows), [1, widths[2]], [1, strides[2]], padding
+    )
+    sizes = [tf.shape(pooled)[:3], tf.shape(pooled_rows)[2:]]
+    return tf.reshape(pooled_rows, tf.concat(sizes, axis=0))
+
+
 def _sizes(name: str, value: Any) -> int | tuple[int, ...]:
-    sizes = (value,) if isinstance(value, int) else tuple(value)
+    sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not sizes or any(not isinstance(size, int) or size <= 0 for size in sizes):
         raise ValueError(
             f"MaxPooling: {name} must be a positive int, or one for each spatial axis. "
             f"Received: {name}={value}."
         )
-    return value if isinstance(value, int) else sizes
+    return sizes if isinstance(value, (list, tuple)) else sizes[0]
 
 
 def _for_each_axis(sizes: int | tuple[int, ...], rank: int) -> list[int]:

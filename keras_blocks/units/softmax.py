@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, map_values, to_padded
 
@@ -64,9 +65,8 @@ class Softmax(AcceptsRagged, keras.layers.Softmax):
                 f"along. Received: axis={self.axis}."
             )
         if axis > 1:
-            # Without the batch and time axes in front, the values have one axis less.
-            return map_values(lambda values: keras.ops.softmax(values, axis=axis - 1), x)
-        padded, steps = to_padded(x)
-        kept = keras.ops.reshape(steps, (*keras.ops.shape(steps), *[1] * (rank - 2)))
-        padded = keras.ops.where(kept, padded, x.dtype.min)
-        return from_padded(keras.ops.softmax(padded, axis=1), steps, x.row_splits)
+            # Rows and steps are one axis of the values.
+            return map_values(lambda values: tf.nn.softmax(values, axis=axis - 1), x)
+        # Next to any other logit, the least number there is gets no share.
+        padded, steps = to_padded(x, fill=x.dtype.min)
+        return from_padded(tf.nn.softmax(padded, axis=1), steps, x.row_splits)

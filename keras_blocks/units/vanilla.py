@@ -60,10 +60,6 @@ class Vanilla(AcceptsRagged, keras.layers.Dense):
             return map_values(super().call, inputs)
         return super().call(inputs)
 
-    def affine_parts(self) -> tuple[Any, Any, Any]:
-        """W, b (or None) and the nonlinearity, for mechanisms that compute in another order."""
-        return self.kernel, self.bias, self.activation
-
     def affine_parts(self) -> tuple[Any, Any | None, Any]:
         """W, b (or None) and the nonlinearity: from these a mechanism may compute the layer in a
         cheaper order than by calling it."""

@@ -1,5 +1,4 @@
 import contextlib
-import socket
 import threading
 import time
 
@@ -9,6 +8,7 @@ import pytest
 import uvicorn
 
 from keras_blocks.serving import Limits, create_app, load_repository
+from keras_blocks.serving.server import open_listener
 
 BODY_LIMIT = 200_000
 MODELS = {
@@ -52,7 +52,7 @@ def client(repository):
 @contextlib.contextmanager
 def running(app):
     """The app behind a real socket, in a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with open_listener("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -1,5 +1,6 @@
 import asyncio
 import http.client
+import itertools
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -391,6 +392,21 @@ def test_a_body_at_the_limit_is_read(client):
     assert outputs(client.post("/v2/models/double/infer", content=body)) == {"y": [2, 4, 6]}
 
 
+def test_a_body_that_is_declared_too_large_is_refused_before_it_is_sent(client):
+    url = httpx.URL(client.base_url)
+    for headers in (
+        {"Content-Length": str(10**19)},
+        {"Content-Length": str(BODY_LIMIT + 1), "Expect": "100-continue"},
+    ):
+        connection = http.client.HTTPConnection(url.host, url.port, timeout=10)
+        connection.putrequest("POST", "/v2/models/double/infer")
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+        connection.close()
+
+
 def test_a_client_that_hangs_up_in_its_body_harms_nobody(client):
     url = httpx.URL(client.base_url)
     connection = http.client.HTTPConnection(url.host, url.port)
@@ -421,7 +437,7 @@ def test_a_request_for_more_memory_than_there_is_gets_413_and_the_server_goes_on
 
 
 def test_a_fault_of_the_server_gets_500_without_a_traceback(repository, monkeypatch):
-    monkeypatch.setattr("keras_blocks.serving.app.check_inputs", lambda *_: 1 / 0)
+    monkeypatch.setattr("keras_blocks.serving.app.check_limits", lambda *_: 1 / 0)
     app = create_app(repository)
 
     async def ask():
@@ -446,7 +462,7 @@ def test_200_mixed_requests_at_once_each_get_their_own_answer(client):
         values = [generator.randrange(10) for _ in range(sum(lengths))]
         kind = index % 3
         if kind == 0:
-            sums = [sum(values[a:b]) for a, b in zip(splits, splits[1:], strict=False)]
+            sums = [sum(values[a:b]) for a, b in itertools.pairwise(splits)]
             return "row_sums", rows(values, splits), 200, {"y": sums}
         if kind == 1:
             data = [index, index + 0.5, -index]

@@ -44,7 +44,7 @@ def test_dims_of_one_name_that_disagree_are_refused(b, message):
 def test_a_value_outside_its_bounds_is_refused_by_its_index(wrong):
     inputs = pair()
     inputs["b"][1, 2] = wrong
-    with pytest.raises(ContractError, match="element 5 is .*expected 0 to 1"):
+    with pytest.raises(ContractError, match=r"element 5 is .*expected 0 to 1"):
         check_inputs(PAIR, inputs)
 
 
@@ -98,5 +98,5 @@ def test_only_tensors_without_elements_are_held_to_the_limit_of_their_other_dims
     limits = Limits(empty_elements=100)
     check_declared_shape("x", [0, 10, 10], limits)
     check_declared_shape("x", [1000, 1000], limits)
-    with pytest.raises(ContractError, match="'x': shape .* multiply to 101"):
+    with pytest.raises(ContractError, match=r"'x': shape .* multiply to 101"):
         check_declared_shape("x", [101, 0], limits)

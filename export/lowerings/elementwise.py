@@ -1,0 +1,93 @@
+"""Comparison, selection and expm1, exactly.
+
+tf2onnx compares integers as floats, which is wrong beyond 2^24, and selects by multiplying with 0
+and 1, which turns the infinity that was not selected into NaN. onnxruntime needs neither any more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+from tf2onnx import utils
+
+from keras_blocks.export.lowerings.registry import converts
+
+_COMPARISONS = {
+    "Less": ("Less", False),
+    "LessEqual": ("LessOrEqual", False),
+    "Greater": ("Greater", False),
+    "GreaterEqual": ("GreaterOrEqual", False),
+    "Equal": ("Equal", False),
+    "NotEqual": ("Equal", True),
+}
+# onnxruntime's Where knows no others on CPU; these are exact in the wider type.
+_WIDER = {
+    TensorProto.INT16: TensorProto.INT32,
+    TensorProto.UINT16: TensorProto.INT32,
+    TensorProto.BOOL: TensorProto.UINT8,
+}
+
+
+@converts(*_COMPARISONS)
+def convert_comparison(context: Any, node: Any, name: str, args: Any) -> None:
+    """One ONNX comparison of the operands as they are."""
+    op_type, negated = _COMPARISONS[node.type]
+    given, outputs, shapes = list(node.input), list(node.output), node.output_shapes
+    to = {"dtypes": [TensorProto.BOOL], "shapes": shapes}
+    if context._is_subgraph and context.get_dtype(given[0]) == TensorProto.INT32:
+        # tf2onnx counts the iterations of a loop in int64 and keeps int32 for the limit.
+        given = [_cast(context, x, TensorProto.INT64) for x in given]
+    context.remove_node(name)
+    if not negated:
+        context.make_node(op_type, given, outputs=outputs, name=name, **to)
+        return
+    compared = context.make_node(op_type, given, **to)
+    context.make_node("Not", compared.output, outputs=outputs, name=name, **to)
+
+
+@converts("SelectV2")
+def convert_select(context: Any, node: Any, name: str, args: Any) -> None:
+    """ONNX's Where."""
+    condition, *given = node.input
+    outputs, shapes, dtypes = list(node.output), node.output_shapes, node.output_dtypes
+    dtype = dtypes[0]
+    context.remove_node(name)
+    if dtype not in _WIDER:
+        context.make_node(
+            "Where", [condition, *given], outputs=outputs, name=name, shapes=shapes, dtypes=dtypes
+        )
+        return
+    wider = _WIDER[dtype]
+    given = [_cast(context, x, wider) for x in given]
+    chosen = context.make_node("Where", [condition, *given], shapes=shapes, dtypes=[wider])
+    context.make_node(
+        "Cast",
+        chosen.output,
+        attr={"to": dtype},
+        outputs=outputs,
+        name=name,
+        shapes=shapes,
+        dtypes=dtypes,
+    )
+
+
+@converts("Expm1")
+def convert_expm1(context: Any, node: Any, name: str, args: Any) -> None:
+    """exp(x) - 1 = tanh(x / 2) (exp(x) + 1), which keeps its digits near 0."""
+    given, outputs = node.input[0], list(node.output)
+    to = {"shapes": node.output_shapes, "dtypes": node.output_dtypes}
+    context.remove_node(name)
+    numpy_type = utils.map_onnx_to_numpy_type(to["dtypes"][0])
+    half = context.make_const(utils.make_name(name), np.array(0.5, numpy_type)).output[0]
+    one = context.make_const(utils.make_name(name), np.array(1, numpy_type)).output[0]
+    halved = context.make_node("Mul", [given, half], **to).output[0]
+    tanh = context.make_node("Tanh", [halved], **to).output[0]
+    exp = context.make_node("Exp", [given], **to).output[0]
+    above = context.make_node("Add", [exp, one], **to).output[0]
+    context.make_node("Mul", [tanh, above], outputs=outputs, name=name, **to)
+
+
+def _cast(context: Any, tensor: str, dtype: int) -> str:
+    return context.make_node("Cast", [tensor], attr={"to": dtype}).output[0]

@@ -1,0 +1,114 @@
+"""The values of a sample: within the bounds of an input, with blanks where steps may be missing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from keras_blocks.contract import TensorSpec
+from keras_blocks.errors import ExportError
+
+DEFAULT_INTEGERS = (0, 7)  # for integers of which the contract gives no bounds
+
+
+def draw_values(
+    spec: TensorSpec, shape: tuple[int, ...], scale: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Random values for an input: normal floats times `scale`, integers over all they may be.
+
+    Raises:
+        ExportError: nothing can be drawn for the input's dtype.
+    """
+    kind = kind_of(spec)
+    if kind == "b":
+        return generator.integers(0, 2, shape).astype(bool)
+    if kind in "iu":
+        return _draw_integers(spec, shape, generator)
+    if kind != "f":
+        raise ExportError(
+            f"No samples can be drawn for input '{spec.name}' of dtype {spec.dtype}. "
+            f"Pass inputs that the model accepts: check_parity(model, filepath, inputs=...)."
+        )
+    values = generator.normal(scale=scale, size=shape)
+    if spec.minimum is not None and spec.maximum is not None:
+        values = generator.uniform(spec.minimum, spec.maximum, shape)
+    return np.clip(values, spec.minimum, spec.maximum).astype(spec.dtype)
+
+
+def _draw_integers(
+    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator
+) -> np.ndarray:
+    low, high = bounds(spec)
+    values = generator.integers(low, high, shape, endpoint=True).astype(spec.dtype)
+    flat = values.reshape(-1)
+    if is_ids(spec) and flat.size > high - low:
+        flat[: high - low + 1] = generator.permutation(np.arange(low, high + 1))
+    elif flat.size:
+        # Both bounds; a blank may still come over one of them.
+        flat[[-1, 0]] = low, high
+    return values
+
+
+def bounds(spec: TensorSpec) -> tuple[int, int]:
+    """The least and the greatest integer to draw; a bound that is not given is guessed."""
+    low, high = DEFAULT_INTEGERS if kind_of(spec) == "i" else (0, 255)
+    if spec.minimum is not None:
+        low, high = int(spec.minimum), int(spec.minimum) + high
+    if spec.maximum is not None:
+        high = int(spec.maximum)
+    return min(low, high), high
+
+
+def put_blanks(values: np.ndarray, spec: TensorSpec, lengths: Iterable[int], blanks: str) -> None:
+    """Zeros in some steps of the rows, in place; the first row stays as it is."""
+    if spec.ragged:
+        ends = np.cumsum([0, *lengths])
+        rows = [values[start:end] for start, end in itertools.pairwise(ends)]
+    else:
+        rows = list(values)
+    for number, row in enumerate(rows):
+        steps = len(row)
+        # Rows differ in how many steps are blank, from none to all but one.
+        blank = number % max(steps, 1)
+        if blanks == "front":
+            row[:blank] = 0
+        elif blanks == "tail":
+            row[steps - blank :] = 0
+        elif blanks == "middle":
+            row[1 : steps - 1 : 2] = 0
+        elif number % 2:
+            row[:] = 0
+    if len(rows) == 1 and len(rows[0]) > 1:
+        rows[0][0 if blanks == "front" else -1] = 0
+
+
+BLANKS_TEXT = {
+    "front": "zeros in front",
+    "middle": "zeros in between",
+    "tail": "zeros at the end",
+    "rows": "rows of zeros",
+}
+
+
+def has_steps(spec: TensorSpec) -> bool:
+    """Whether zeros may mean steps that are not there."""
+    above = spec.minimum is not None and spec.minimum > 0
+    below = spec.maximum is not None and spec.maximum < 0
+    if spec.tree_of or above or below:
+        return False
+    return len(spec.shape) + spec.ragged >= (3 if kind_of(spec) == "f" else 2)
+
+
+def is_ids(spec: TensorSpec) -> bool:
+    """Whether an input holds the ids of a vocabulary of known size."""
+    return kind_of(spec) in "iu" and spec.maximum is not None and spec.tree_of is None
+
+
+def kind_of(spec: TensorSpec) -> str:
+    """NumPy's letter for the kind of the dtype; "?" for one that NumPy does not have."""
+    try:
+        return np.dtype(spec.dtype).kind
+    except TypeError:
+        return "?"

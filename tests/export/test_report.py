@@ -1,0 +1,186 @@
+"""What the reports say, to people and to machines."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.errors import ParityError
+from keras_blocks.export.report import (
+    Check,
+    Difference,
+    ExportResult,
+    ParityReport,
+    Skipped,
+    Worst,
+)
+from keras_blocks.export.tables import MOST_ROWS, WIDTH
+
+VERSIONS = {"keras": "3.15.1", "onnxruntime": "1.32.0"}
+
+
+def check(sample: str = "batch 3, x.time 7", error: float = 2e-7, **changes) -> Check:
+    fields = {
+        "sample": sample,
+        "input_shapes": {"x": (3, 7, 4)},
+        "output": "y",
+        "shape": (3, 5),
+        "dtype": "float32",
+        "max_error": error,
+        "mean_error": error / 2,
+        "relative_error": error,
+        "tolerance": 1e-5,
+        "argmax_agreement": 1.0,
+        "worst": Worst((2, 1), 1.0 + error, 1.0),
+    }
+    return Check(**{**fields, **changes})
+
+
+def wrong(**changes) -> Check:
+    problem = "the worst element, at [2, 1] got 1.5, expected 1, is off by 0.5"
+    return check(error=0.5, problem=problem, **changes)
+
+
+def report(*checks: Check, **changes) -> ParityReport:
+    fields = {"filepath": "model.onnx", "model": "reader", "seed": 7, "versions": VERSIONS}
+    return ParityReport(**{**fields, "checks": checks, **changes})
+
+
+def test_a_right_report_tells_what_was_checked():
+    text = str(report(check(), check("batch 1, x.time 1", 5e-7)))
+    assert "model.onnx equals the Keras model 'reader': 2 samples, worst error 5e-07" in text
+    assert "(seed 7)" in text
+    assert "batch 3, x.time 7" in text
+    assert "100.0%" in text
+    assert "WRONG" not in text
+
+
+def test_a_wrong_report_names_output_shapes_element_and_layer():
+    found = report(
+        check(),
+        wrong(sample="batch 9", input_shapes={"x": (9, 9, 4)}),
+        wrong(),
+        first_difference=Difference("The first layer that differs is layer 'gru'.", "gru"),
+    )
+    text = found.failure_text()
+    assert "model.onnx does not compute what the Keras model 'reader' computes." in text
+    # Of several failures, the one with the smallest inputs is told.
+    assert "Output 'y' for inputs x [3, 7, 4] (batch 3, x.time 7)" in text
+    assert "at [2, 1] got 1.5, expected 1" in text
+    assert "2 of 3 checks differ" in text
+    assert text.endswith("The first layer that differs is layer 'gru'.")
+    with pytest.raises(ParityError) as caught:
+        found.raise_if_wrong()
+    assert str(caught.value) == text
+    assert caught.value.report is found
+    assert str(found).count("WRONG") == 2
+
+
+def test_a_report_without_checks_proves_nothing():
+    assert not report().ok
+    assert not report(check(), problem="onnxruntime does not load it").ok
+    with pytest.raises(ParityError, match="does not load it"):
+        report(problem="onnxruntime does not load it: bad magic").raise_if_wrong()
+
+
+def test_a_right_report_raises_nothing():
+    report(check()).raise_if_wrong()
+
+
+def test_no_line_is_wider_than_the_page():
+    long = "rows of 16, 1, 17, 3, 2, random trees, zeros in between, floats times 10"
+    found = report(
+        check(long, output="a_rather_long_output_name/of/a/nested_model", shape=(128, 1000, 1000)),
+        wrong(sample=long),
+        skipped=(Skipped(long, "Computed output size would be zero or negative. " * 5),),
+    )
+    assert max(map(len, str(found).splitlines())) <= WIDTH
+
+
+def test_skipped_samples_are_listed_under_their_reason():
+    skipped = (Skipped("batch 1", "too short"), Skipped("batch 2", "too short"))
+    text = str(report(check(), skipped=skipped))
+    assert "skipped, for the model refuses them (too short): batch 1; batch 2" in text
+
+
+def test_a_long_report_shows_the_worst_of_each_output_and_what_is_wrong():
+    many = [check(f"batch {i}", 1e-9 * i) for i in range(2 * MOST_ROWS)]
+    text = str(report(*many, check("the odd one", 3e-7, output="z"), wrong(sample="the bad one")))
+    assert "the odd one" in text
+    assert "the bad one" in text
+    assert "batch 5 " not in text
+    assert "more checks" in text
+
+
+def test_json_has_everything_and_no_infinity(tmp_path):
+    found = report(check(), check(error=math.inf, worst=Worst((0,), math.nan, 1.0), problem="bad"))
+    path = found.save(tmp_path / "report.json")
+    body = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert body == found.to_dict()
+    assert body["ok"] is False
+    assert body["seed"] == 7
+    assert body["samples"] == 1
+    assert body["checks"][0]["input_shapes"] == {"x": [3, 7, 4]}
+    assert body["checks"][1]["max_error"] == "inf"
+    assert body["checks"][1]["worst"] == {"index": [0], "got": "nan", "expected": 1.0}
+
+
+def test_a_report_is_saved_as_json_only(tmp_path):
+    with pytest.raises(ValueError, match=r"saved as .json. Received: filepath='.*report.txt'"):
+        report(check()).save(tmp_path / "report.txt")
+
+
+def test_the_summary_is_short_and_the_same_for_the_same_proof():
+    first, second = (report(check(), seconds=seconds) for seconds in (1.0, 2.0))
+    assert first.summary() == second.summary()
+    assert first.summary() == {
+        "ok": True,
+        "samples": 1,
+        "skipped": 0,
+        "seed": 7,
+        "max_error": 2e-7,
+        "versions": VERSIONS,
+    }
+
+
+def result(**changes) -> ExportResult:
+    contract = Contract(
+        (
+            TensorSpec("tokens", "int32", ("tokens.values",), True, 0, 4999),
+            TensorSpec("parents", "int32", ("parents.values",), True, -1, None, "tokens"),
+        ),
+        (TensorSpec("y", "float32", ("batch", 10)),),
+    )
+    fields = {
+        "filepath": "trees.onnx",
+        "contract": contract,
+        "opset_version": 18,
+        "op_counts": {"Add": 2, "Loop": 1, "MatMul": 5},
+        "size_bytes": 1_234_567,
+        "parity": report(check()),
+    }
+    return ExportResult(**{**fields, **changes})
+
+
+def test_an_export_result_tells_signature_ops_size_and_proof():
+    text = str(result())
+    assert "trees.onnx: 1.2 MB, opset 18, 8 nodes" in text
+    assert "ops: MatMul 5, Add 2, Loop 1" in text
+    assert "ragged (tokens.row_splits), 0 to 4999" in text
+    assert "ragged (parents.row_splits), tree of tokens, -1 to ..." in text
+    assert "equals the Keras model 'reader'" in text
+
+
+def test_an_export_result_without_proof_says_so():
+    assert "not proven" in str(result(parity=None))
+    assert result(parity=None).to_dict()["parity"] is None
+
+
+def test_an_export_result_is_json(tmp_path):
+    body = json.loads(result().save(tmp_path / "result.json").read_text())
+    assert body["contract"]["inputs"][0]["name"] == "tokens"
+    assert body["parity"]["ok"] is True
+    assert body["op_counts"] == {"Add": 2, "Loop": 1, "MatMul": 5}

@@ -1,0 +1,308 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnx_files
+import pytest
+from click.testing import CliRunner
+
+import keras_blocks as kb
+from keras_blocks.cli import main
+from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.serving.files import read_inputs
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Nothing to freshen up: two models are made once, for all tests here."""
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Keras model, a twin with other weights, and files of inputs."""
+    path = tmp_path_factory.mktemp("cli")
+    keras.utils.set_random_seed(3)
+    tokens = keras.Input((None,), dtype="int32", ragged=True, name="tokens")
+    outputs = kb.GRU(3, name="gru")(kb.Embedding(11, 2)(tokens))
+    for name in ("model", "twin"):
+        model = keras.Model(tokens, outputs)
+        model.set_weights([np.random.normal(size=w.shape) for w in model.get_weights()])
+        model.save(path / f"{name}.keras")
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    path = folder / "models" / "gru" / "1" / "model.onnx"
+    result = run("export", folder / "model.keras", "-o", path)
+    assert result.exit_code == 0, result.output
+    return path, result.output
+
+
+# export and check
+
+
+def test_export_writes_a_file_and_says_what_was_proven(exported):
+    path, output = exported
+    assert path.is_file()
+    assert "equals the Keras model" in output
+
+
+def test_the_exported_file_predicts_what_keras_predicts(folder, exported):
+    rows = [[1, 2, 3], [], [10]]
+    (folder / "rows.json").write_text(json.dumps({"tokens": rows}))
+    result = run("predict", exported[0], folder / "rows.json", "-o", folder / "out.npz")
+    assert result.exit_code == 0, result.output
+    model = keras.saving.load_model(folder / "model.keras")
+    import tensorflow as tf
+
+    expected = model(tf.ragged.constant(rows, dtype="int32")).numpy()
+    # Float32 in two implementations of the same formula.
+    np.testing.assert_allclose(np.load(folder / "out.npz")["gru"], expected, atol=1e-6)
+
+
+def test_check_exits_with_0_for_the_same_model_and_1_for_another(folder, exported):
+    same = run("check", folder / "model.keras", exported[0])
+    assert same.exit_code == 0, same.output
+    other = run("check", folder / "twin.keras", exported[0], "--json")
+    assert other.exit_code == 1
+    assert json.loads(other.output)["ok"] is False
+
+
+def test_a_file_that_is_no_keras_model_is_one_line(tmp_path):
+    (tmp_path / "model.keras").write_text("no zip")
+    result = run("export", tmp_path / "model.keras", "-o", tmp_path / "model.onnx")
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {tmp_path / 'model.keras'} cannot be loaded as a")
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "model.onnx").exists()
+
+
+# inspect
+
+
+def test_inspect_shows_signature_and_ops_of_a_file_without_our_metadata(tmp_path):
+    result = run("inspect", onnx_files.slow(tmp_path / "slow.onnx"))
+    assert result.exit_code == 0
+    assert "[256, 256]" in result.output
+    assert "read off the graph" in result.output
+    assert "1 MatMul" in result.output
+    assert "opset ai.onnx 18" in result.output
+
+
+def test_inspect_shows_bounds_and_ragged_inputs_of_a_contract(tmp_path):
+    result = run("inspect", onnx_files.row_sums(tmp_path / "m.onnx"))
+    assert "written by the export" in result.output
+    assert "minimum 0, maximum 9" in result.output
+    assert "x.row_splits" in result.output
+
+
+def test_inspect_as_json_is_for_programs(tmp_path):
+    path = onnx_files.double(tmp_path / "m.onnx")
+    facts = json.loads(run("inspect", path, "--json").output)
+    assert facts["bytes"] == path.stat().st_size
+    assert facts["ops"] == {"Add": 1}
+    assert facts["inputs"] == [
+        {
+            "name": "x",
+            "datatype": "FP32",
+            "shape": [-1, 3],
+            "parameters": {"dims": ["batch", "3"]},
+        }
+    ]
+
+
+# predict
+
+
+@pytest.fixture
+def row_sums(tmp_path):
+    return onnx_files.row_sums(tmp_path / "sums.onnx")
+
+
+def save_json(path, body):
+    path.write_text(json.dumps(body))
+    return path
+
+
+def request(values, splits):
+    def tensor(name, datatype, data):
+        return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
+
+    return {"inputs": [tensor("x", "INT32", values), tensor("x.row_splits", "INT64", splits)]}
+
+
+def test_predict_takes_nested_lists_a_protocol_request_and_an_npz_alike(tmp_path, row_sums):
+    np.savez(tmp_path / "in.npz", **{"x": [1, 2, 9], "x.row_splits": [0, 2, 2, 3]})
+    for inputs in (
+        save_json(tmp_path / "rows.json", {"x": [[1, 2], [], [9]]}),
+        save_json(tmp_path / "request.json", request([1, 2, 9], [0, 2, 2, 3])),
+        tmp_path / "in.npz",
+    ):
+        result = run("predict", row_sums, inputs)
+        assert result.exit_code == 0, result.output
+        assert result.output == "y int32 [3]\n[3 0 9]\n"
+        assert run("predict", row_sums, inputs, "-o", tmp_path / "out.json").output == ""
+        assert json.loads((tmp_path / "out.json").read_text()) == {"y": [3, 0, 9]}
+
+
+def test_ragged_outputs_are_rows_on_the_screen_and_in_json(tmp_path):
+    path = onnx_files.tree(tmp_path / "tree.onnx")
+    rows = {"tokens": [[5, 6], [], [7]], "parents": [[-1, 0], [], [-1]]}
+    inputs = save_json(tmp_path / "in.json", rows)
+    assert run("predict", path, inputs).output.splitlines()[1:] == [
+        "row 0: [4 6]",
+        "row 1: []",
+        "row 2: [6]",
+    ]
+    run("predict", path, inputs, "-o", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == {"y": [[4, 6], [], [6]]}
+    run("predict", path, inputs, "-o", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as archive:
+        assert archive["y"].tolist() == [4, 6, 6]
+        assert archive["y.row_splits"].tolist() == [0, 2, 2, 3]
+
+
+def test_floats_in_json_are_the_shortest_that_mean_the_same(tmp_path):
+    path = onnx_files.log(tmp_path / "log.onnx")
+    inputs = save_json(tmp_path / "in.json", {"x": [2, 0, -1]})
+    run("predict", path, inputs, "-o", tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text() == '{"y": [0.6931472, "-Infinity", "NaN"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.json", b"{", "not valid JSON"),
+        ("in.json", b"\xff", "not valid JSON"),
+        ("in.json", b"[" * 100_000, "not valid JSON"),
+        ("in.json", b"[1]", "an object expected"),
+        ("in.json", b'{"x": [[1, 12]]}', "input 'x': element 1 is 12, expected 0 to 9"),
+        ("in.json", b'{"z": [[1]]}', "input 'x' is missing"),
+        ("in.json", b'{"x": [[1]], "z": 1}', "input 'z' is unknown"),
+        ("in.npz", b"no zip", "not an .npz file"),
+        ("in.npz", b"", "not an .npz file"),
+        ("in.csv", b"1,2", ".json or .npz file expected"),
+    ],
+)
+def test_bad_input_files_are_one_line_and_exit_code_1(tmp_path, row_sums, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    result = run("predict", row_sums, tmp_path / name)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert message in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_a_pickle_in_an_npz_is_not_run(tmp_path, row_sums):
+    np.savez(tmp_path / "in.npz", x=np.array([print], dtype=object))
+    result = run("predict", row_sums, tmp_path / "in.npz")
+    assert result.exit_code == 1
+    assert "not an .npz file of plain arrays" in result.output
+
+
+def test_an_output_file_of_another_kind_or_in_no_folder_is_one_line(tmp_path, row_sums):
+    inputs = save_json(tmp_path / "in.json", {"x": [[1]]})
+    for target, message in ((tmp_path / "out.txt", ".json or .npz"), (tmp_path / "a/b.json", "No")):
+        result = run("predict", row_sums, inputs, "-o", target)
+        assert result.exit_code == 1
+        assert message in result.output
+        assert result.output.count("\n") == 1
+
+
+def test_an_input_of_the_name_inputs_is_not_taken_for_a_request(tmp_path):
+    contract = Contract((TensorSpec("inputs", "float32", ("batch",)),), ())
+    plain = save_json(tmp_path / "in.json", {"inputs": [1, 2]})
+    assert read_inputs(plain, contract) == {"inputs": [1, 2]}
+
+
+def test_a_file_that_is_no_model_is_one_line(tmp_path):
+    (tmp_path / "m.onnx").write_text("not ONNX")
+    for command in (("inspect",), ("predict",)):
+        extra = [save_json(tmp_path / "in.json", {})] if command == ("predict",) else []
+        result = run(*command, tmp_path / "m.onnx", *extra)
+        assert result.exit_code == 1
+        assert result.output == f"Error: {tmp_path / 'm.onnx'}: Protobuf parsing failed.\n"
+
+
+# the group itself
+
+
+def test_help_of_every_command_shows_an_example():
+    for name, command in main.commands.items():
+        result = run(name, "--help")
+        assert result.exit_code == 0
+        assert f"keras-blocks {name}" in result.output or name == "demo"
+        assert command.get_short_help_str()
+    assert "Exit codes" in run("--help").output
+
+
+def test_the_version_is_the_package_version():
+    assert run("--version").output == f"keras-blocks, version {kb.__version__}\n"
+
+
+def test_debug_shows_the_traceback_that_is_hidden_otherwise(tmp_path):
+    (tmp_path / "m.onnx").write_text("not ONNX")
+    assert "Traceback" not in run("inspect", tmp_path / "m.onnx").output
+    assert "Traceback" in run("--debug", "inspect", tmp_path / "m.onnx").output
+
+
+def test_a_wrong_command_line_exits_with_2():
+    assert run("inspect").exit_code == 2
+    assert run("inspect", "nope.onnx").exit_code == 2
+    assert run("serve", ".", "--port", "70000").exit_code == 2
+    assert run("nope").exit_code == 2
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """The package in a folder of its own, with a demo that reports how it was called."""
+    monkeypatch.setattr(kb, "__file__", str(tmp_path / "keras_blocks" / "__init__.py"))
+    program = tmp_path / "examples" / "function_names" / "main.py"
+    program.parent.mkdir(parents=True)
+    program.write_text("import sys; sys.exit(3 if sys.argv[1:] == ['--quick', '-h'] else 4)")
+    return program
+
+
+def test_demo_runs_the_program_of_the_checkout_with_its_arguments_and_exit_code(checkout):
+    assert run("demo", "--quick", "-h").exit_code == 3
+
+
+def test_demo_outside_a_checkout_says_where_it_is(checkout):
+    checkout.unlink()
+    result = run("demo")
+    assert result.exit_code == 1
+    assert "make demo" in result.output
+
+
+def test_the_command_starts_without_tensorflow_onnxruntime_or_numpy():
+    code = (
+        "import sys\n"
+        "from keras_blocks.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "heavy = {'tensorflow', 'keras', 'onnx', 'onnxruntime', 'numpy', 'rich', 'starlette'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "serve" in done.stdout
+
+
+def test_predict_and_inspect_never_load_tensorflow(tmp_path, row_sums):
+    inputs = save_json(tmp_path / "in.json", {"x": [[1, 2]]})
+    code = (
+        "import sys\n"
+        "from keras_blocks.cli import main\n"
+        f"main(['predict', {str(row_sums)!r}, {str(inputs)!r}], standalone_mode=False)\n"
+        f"main(['inspect', {str(row_sums)!r}], standalone_mode=False)\n"
+        "sys.exit(', '.join({'tensorflow', 'keras', 'onnx', 'orjson'} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[3]" in done.stdout
