@@ -87,13 +87,14 @@ def _training_step(model: keras.Model, x: Any) -> Callable[[], Any]:
     optimizer = keras.optimizers.SGD(LEARNING_RATE)
     optimizer.build(weights)
 
+    # Token ids have no gradient; layers without weights have no other.
+    behind = [x] if x.dtype.is_floating else []
+
     @tf.function(jit_compile=False)
     def step() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
-            tape.watch(x)
+            tape.watch(behind)
             loss = tf.reduce_mean(tf.square(model(x, training=True)))
-        # Token ids have no gradient, layers without weights have no other.
-        behind = [x] if x.dtype.is_floating else []
         gradients = tape.gradient(loss, [*weights, *behind])
         if weights:
             optimizer.apply(gradients[: len(weights)], weights)

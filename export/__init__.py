@@ -1,9 +1,9 @@
 """Keras models to ONNX files that are proven to compute the same.
 
-    from keras_blocks.export import export_onnx
+from keras_blocks.export import export_onnx
 
-    result = export_onnx(model, "model.onnx")   # raises if the file does not equal the model
-    print(result)                               # what was checked, worst error, op counts
+result = export_onnx(model, "model.onnx")   # raises if the file does not equal the model
+print(result)                               # what was checked, worst error, op counts
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Traces a model for export: in inference, with native stand-ins, and with every weight a constant."""
+"""Traces a model in inference, with native stand-ins and every weight a constant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from keras_blocks.export.hooks import replaced_calls
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.signature import Signature, trace
 from keras_blocks.export.standins import OnnxNode, stand_ins
-
 
 _REFUSED_TYPES = {
     tf.bfloat16.as_datatype_enum: "which onnxruntime has no kernels for on CPU. "
@@ -99,7 +98,9 @@ def _all_nodes(graph_def: Any) -> list[Any]:
 def _freeze_captured(graph_def: Any, concrete: Any) -> None:
     """Eager tensors that the model's code closes over are placeholders until here."""
     values = {
-        inner.op.name: outer for outer, inner in concrete.graph.captures if outer.dtype != tf.resource
+        inner.op.name: outer
+        for outer, inner in concrete.graph.captures
+        if outer.dtype != tf.resource
     }
     for node in graph_def.node:
         if node.op == "Placeholder" and node.name in values:

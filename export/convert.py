@@ -9,12 +9,14 @@ from typing import Any
 
 import keras
 import onnx
+import onnx.defs
 import tensorflow as tf
 from tf2onnx import optimizer, tf_loader, tfonnx
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.capture import Captured, capture
 from keras_blocks.export.finish import finish
+from keras_blocks.export.hooks import one_at_a_time
 from keras_blocks.export.inner import inner_model
 from keras_blocks.export.lowerings import converters
 from keras_blocks.export.signature import Signature, signature_of
@@ -23,8 +25,9 @@ from keras_blocks.export.standins import STAND_IN_OP, stand_in_handler
 LOWEST_OPSET, NEWEST_DIRECT_OPSET = 15, 18
 DEFAULT_OPSET = NEWEST_DIRECT_OPSET
 
-# It tries every order of an einsum's letters: minutes for a rank-5 attention.
-_SKIPPED_OPTIMIZERS = frozenset({"einsum_optimizer"})
+# The first tries every order of an einsum's letters: minutes for a rank-5 attention. The second
+# merges equal nodes, and keeps now the one, now the other; `prune` always keeps the same.
+_SKIPPED_OPTIMIZERS = frozenset({"einsum_optimizer", "merge_duplication"})
 
 
 def to_onnx(
@@ -60,15 +63,21 @@ def to_onnx(
 
 
 def _convert(model: keras.Model, signature: Signature, opset: int) -> onnx.ModelProto:
-    if opset < LOWEST_OPSET:
-        raise ExportError(f"opset_version must be at least {LOWEST_OPSET}; got {opset}")
-    captured = capture(model, signature)
-    converted = _run_tf2onnx(captured, model.name, min(opset, NEWEST_DIRECT_OPSET))
-    return finish(converted, signature.contract, captured.inputs, captured.outputs, opset)
+    newest = onnx.defs.onnx_opset_version()
+    if not isinstance(opset, int) or not LOWEST_OPSET <= opset <= newest:
+        raise ExportError(
+            f"opset_version must be an int from {LOWEST_OPSET} to {newest}; got {opset!r}"
+        )
+    with one_at_a_time:
+        captured = capture(model, signature)
+        converted = _run_tf2onnx(captured, model.name, min(opset, NEWEST_DIRECT_OPSET))
+    return finish(
+        converted, signature.contract, captured.inputs, captured.outputs, opset, model.name
+    )
 
 
 def _run_tf2onnx(captured: Captured, name: str, opset: int) -> onnx.ModelProto:
-    handlers = {op: (converter, []) for op, converter in converters().items()}
+    handlers: dict[str, Any] = {op: (converter, []) for op, converter in converters().items()}
     handlers[STAND_IN_OP] = (stand_in_handler(captured.nodes), [])
     chosen = {
         key: value
@@ -119,7 +128,7 @@ def _complaints() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             reason = _reason(record)
             if record.levelno >= logging.ERROR and reason:
-                complaints.setdefault(reason)
+                complaints[reason] = reason
 
     logger, root = logging.getLogger("tf2onnx"), logging.getLogger()
     before = logger.handlers, logger.propagate, logger.level

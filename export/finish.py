@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -15,6 +15,8 @@ import onnx.version_converter
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor
 from keras_blocks.errors import ExportError
 from keras_blocks.export.empty_shapes import allow_empty_shapes
+from keras_blocks.export.naming import nested_graphs, rename
+from keras_blocks.export.pruning import prune
 
 # onnxruntime's own domain; its ops are known to it, not to onnx.
 RUNTIME_DOMAIN = "com.microsoft"
@@ -27,6 +29,7 @@ def finish(
     inputs: Sequence[str],
     outputs: Sequence[str],
     opset: int,
+    name: str,
 ) -> onnx.ModelProto:
     """Names, cleans and checks a converted model.
 
@@ -36,6 +39,7 @@ def finish(
         inputs: its present input names, in the order of `contract.flat_inputs()`.
         outputs: its present output names, in the order of `contract.flat_outputs()`.
         opset: int, the version of the ONNX operators that it is to have.
+        name: str, that of the graph.
 
     Raises:
         ExportError: the graph holds an op or an element type that no runtime knows.
@@ -46,24 +50,15 @@ def finish(
     wanted_inputs, wanted_outputs = contract.flat_inputs(), contract.flat_outputs()
     renamed = dict(zip(inputs, (t.name for t in wanted_inputs), strict=True))
     renamed |= dict(zip(outputs, (t.name for t in wanted_outputs), strict=True))
-    _rename(graph, renamed)
-    _remove_dead(graph)
+    prune(graph)
     allow_empty_shapes(graph)
+    rename(graph, renamed)
+    graph.name = name
     _set_values(graph.input, wanted_inputs)
     _set_values(graph.output, wanted_outputs)
-    del graph.value_info[:]
     _describe(model, contract, opset)
     _check(model)
     return model
-
-
-def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and the graphs inside its nodes (loop bodies, branches)."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from nested_graphs(attribute.g)
 
 
 def op_counts(model: onnx.ModelProto) -> dict[str, int]:
@@ -107,81 +102,6 @@ def _refuse_unknown_ops(model: onnx.ModelProto) -> None:
     if unknown:
         ops = ", ".join(f"{op} (node '{name}')" for op, name in sorted(unknown.items()))
         raise ExportError(f"the model uses operations that have no ONNX form here: {ops}")
-
-
-def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
-    """Gives tensors their new names; tensors inside that have these names by chance step aside."""
-    clash = set(renamed.values()) - set(renamed)
-    taken = {name for inner in nested_graphs(graph) for name in _names(inner)} | set(clash)
-    aside = {}
-    for name in sorted(clash):
-        count = 1
-        while f"{name}__{count}" in taken:
-            count += 1
-        aside[name] = f"{name}__{count}"
-        taken.add(aside[name])
-    new = aside | renamed
-    for inner in nested_graphs(graph):
-        for node in inner.node:
-            node.input[:] = [new.get(name, name) for name in node.input]
-            node.output[:] = [new.get(name, name) for name in node.output]
-        for value in (*inner.input, *inner.output, *inner.initializer):
-            value.name = new.get(value.name, value.name)
-
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield from node.output
-    for value in (*graph.input, *graph.initializer):
-        yield value.name
-
-
-def _remove_dead(graph: onnx.GraphProto) -> None:
-    """Removes nodes and weights that no output needs, and weights that are there twice."""
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node.input)
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    needed.update(_outer_names(attribute.g))
-    kept.reverse()
-    del graph.node[:]
-    graph.node.extend(kept)
-    weights = {weight.name: weight for weight in graph.initializer if weight.name in needed}
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    same: dict[str, str] = {}
-    for name, weight in weights.items():
-        key = (weight.data_type, tuple(weight.dims), _content(weight))
-        same[name] = first.setdefault(key, name)
-    outputs = {value.name for value in graph.output}
-    for inner in nested_graphs(graph):
-        for node in inner.node:
-            node.input[:] = [same.get(name, name) for name in node.input]
-    unique = [
-        weight for name, weight in weights.items() if same[name] == name or name in outputs
-    ]
-    del graph.initializer[:]
-    graph.initializer.extend(unique)
-
-
-def _content(weight: onnx.TensorProto) -> bytes:
-    nameless = onnx.TensorProto()
-    nameless.CopyFrom(weight)
-    nameless.name = ""
-    return nameless.SerializeToString(deterministic=True)
-
-
-def _outer_names(graph: onnx.GraphProto) -> set[str]:
-    """What a nested graph reads from the graphs around it, generously."""
-    return {
-        name
-        for inner in nested_graphs(graph)
-        for names in (*(node.input for node in inner.node), [o.name for o in inner.output])
-        for name in names
-    }
 
 
 def _set_values(values: Iterable[onnx.ValueInfoProto], wanted: Sequence[FlatTensor]) -> None:

@@ -8,6 +8,7 @@ with the fresh one.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import tensorflow as tf
 from keras_blocks.errors import ExportError
 from keras_blocks.export.comparison import TOLERANCES, compare, compute_dtype
 from keras_blocks.export.convert import to_onnx
-from keras_blocks.export.execution import KerasSide, OnnxSide, RefusedError
+from keras_blocks.export.execution import KerasSide, OnnxSide, RefusedError, first_line
 from keras_blocks.export.graph_difference import GraphWalk, layer_of
 from keras_blocks.export.hooks import Call, replaced_calls
 from keras_blocks.export.probe import Probe, probe_signature
@@ -28,39 +29,32 @@ from keras_blocks.export.signature import Signature, trace
 
 
 def find_first_difference(
-    model: keras.Model, signature: Signature, filepath: Path, feed: dict[str, np.ndarray]
+    model: keras.Model,
+    signature: Signature,
+    filepath: Path,
+    feed: dict[str, np.ndarray],
+    agrees: Callable[[OnnxSide], bool],
 ) -> Difference:
-    """The first layer or node of the file that is not as the model has it, on inputs that fail."""
+    """The first layer or node of a file that is not as the model has it.
+
+    Args:
+        model: the Keras model.
+        signature: its signature.
+        filepath: the ONNX file.
+        feed: flat inputs on which the two differ.
+        agrees: whether another ONNX model agrees with Keras on these inputs.
+    """
     file = onnx.load(str(filepath))
     opset = next((o.version for o in file.opset_import if o.domain in ("", "ai.onnx")), 0)
     try:
         fresh, _ = to_onnx(model, signature, opset)
-    except ExportError as error:
-        return Difference(f"The model cannot be exported anew to compare: {error}.")
-    if _is_right(model, signature, fresh, feed):
-        altered = _first_alteration(model, signature, fresh, file)
-        return altered or Difference("A fresh export of the same graph is right.")
-    try:
+        if agrees(OnnxSide(fresh.SerializeToString())):
+            altered = _first_alteration(model, signature, fresh, file)
+            return altered or Difference("A fresh export of the same graph is right.")
         differs = _first_layer(model, signature, opset, feed)
-    except ExportError as error:
-        return Difference(f"Its layers cannot be compared one by one: {error}.")
+    except (ExportError, RefusedError) as error:
+        return Difference(f"Where the difference begins could not be found: {first_line(error)}.")
     return differs or Difference("Each layer on its own gives what Keras gives.")
-
-
-def _is_right(
-    model: keras.Model, signature: Signature, fresh: onnx.ModelProto, feed: dict[str, np.ndarray]
-) -> bool:
-    expected = KerasSide(model, signature).run(feed)
-    try:
-        got = OnnxSide(fresh.SerializeToString()).run(feed)
-    except RefusedError:
-        return False
-    tolerance = TOLERANCES[compute_dtype(model)]
-    names = [tensor.name for tensor in signature.contract.flat_outputs()]
-    return all(
-        compare(value, got[name], tolerance).problem is None
-        for name, value in zip(names, expected, strict=True)
-    )
 
 
 def _first_layer(

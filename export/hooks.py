@@ -15,8 +15,9 @@ import keras
 
 Call = Callable[..., Any]
 
-# Two exports of the same model at once would each put back the other's replacement.
-_lock = threading.RLock()
+one_at_a_time = threading.RLock()
+"""Two exports of a model at once would each put back the other's replacement; nor does tf2onnx
+stand two conversions at once."""
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def replaced_calls(
         replacement: takes a layer and gives the function to call in place of `layer.call`, or None
             to leave the layer alone.
     """
-    with _lock:
+    with one_at_a_time:
         touched: list[tuple[keras.layers.Layer, Any]] = []
         try:
             for layer in _layers(model):
@@ -38,7 +39,7 @@ def replaced_calls(
                 if call is not None:
                     touched.append((layer, layer.__dict__.get("call")))
                     # Not setattr: Keras would track the function, or refuse it once built.
-                    layer.__dict__["call"] = call
+                    layer.__dict__["call"] = _for_this_thread(call, layer.call)
             yield
         finally:
             for layer, before in reversed(touched):
@@ -46,6 +47,16 @@ def replaced_calls(
                     del layer.__dict__["call"]
                 else:
                     layer.__dict__["call"] = before
+
+
+def _for_this_thread(call: Call, own_call: Call) -> Call:
+    """Other threads may be running the model meanwhile."""
+    owner = threading.get_ident()
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        return (call if threading.get_ident() == owner else own_call)(*args, **kwargs)
+
+    return chosen
 
 
 def _layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -132,10 +132,17 @@ def prove(
             f"Nothing was proven: the model '{model.name}' refuses every sample ({reasons}). "
             f"Pass inputs that it accepts: check_parity(model, filepath, inputs=...)."
         )
-    if proof.failed is None:
+    failed = proof.failed
+    if failed is None:
         return report()
     return report(
-        difference=find_first_difference(model, signature, Path(filepath), proof.failed.feed)
+        difference=find_first_difference(
+            model,
+            signature,
+            Path(filepath),
+            failed.feed,
+            agrees=lambda other: _all_ok(proof.compare(other, failed, eager=True)),
+        )
     )
 
 
@@ -198,10 +205,10 @@ class Proof:
             # Every other one eagerly: a fault of tracing would be in the trace and in the file.
             eager = number % 2 == 0
             try:
-                checks = self._compare(onnx, sample, eager)
+                checks = self.compare(onnx, sample, eager)
                 if not eager and not _all_ok(checks):
-                    checks = self._compare(onnx, sample, eager=True)
-                if not _all_ok(checks):
+                    checks = self.compare(onnx, sample, eager=True)
+                if not _all_ok(checks) and self.failed is None:
                     self.keras.refuse_shapes(sample.feed)
             except RefusedError as error:
                 self.skipped.append(Skipped(sample.description, str(error)))
@@ -210,7 +217,8 @@ class Proof:
                 self.failed = sample
             self.checks += checks
 
-    def _compare(self, onnx: OnnxSide, sample: Sample, eager: bool) -> list[Check]:
+    def compare(self, onnx: OnnxSide, sample: Sample, eager: bool) -> list[Check]:
+        """The checks of one sample; `eager` is how Keras runs it."""
         expected = self.keras.run(sample.feed, eager)
         try:
             found = onnx.run(sample.feed)

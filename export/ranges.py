@@ -66,8 +66,9 @@ class Reads:
         for tensor, input_dim in self.ids:
             index = position.get(_origin(tensor))
             if index is not None:
-                before = found.get(index, ValueRange(0, input_dim - 1)).maximum
-                found[index] = ValueRange(0, min(before, input_dim - 1))
+                before = found[index].maximum if index in found else None
+                last = input_dim - 1
+                found[index] = ValueRange(0, last if before is None else min(before, last))
         for parents, row_splits in self.trees:
             index, rows = position.get(_origin(parents)), position.get(_origin(row_splits))
             if index is not None and rows is not None:
@@ -78,7 +79,7 @@ class Reads:
     def _noting(self, layer: keras.layers.Layer) -> Call | None:
         if isinstance(layer, keras.layers.Embedding | kb.Embedding):
             return _before(layer.call, lambda x: self._note_ids(x, layer.input_dim))
-        if type(layer).__name__ == "TreeRecursive":
+        if isinstance(layer, kb.TreeRecursive):
             return _before(layer.call, self._note_tree)
         return None
 

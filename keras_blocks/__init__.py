@@ -6,7 +6,9 @@ The names below load on first use (PEP 562), so that `import keras_blocks` and
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from keras_blocks.errors import KerasBlocksError, MissingExtraError, ParityError, TreeError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution
     from keras_blocks.mechanisms.recurrence import Recurrence
     from keras_blocks.mechanisms.stacked import Stacked
+    from keras_blocks.mechanisms.tree_cell import TreeCell
     from keras_blocks.mechanisms.tree_cells import ChildSumTreeLSTMCell, NaryTreeLSTMCell
     from keras_blocks.mechanisms.tree_recursive import TreeRecursive
     from keras_blocks.nonlinearities import Rectifier, Sigmoid, Tanh
@@ -43,6 +46,7 @@ _HOMES = {
     "Convolution": "mechanisms.convolution",
     "Recurrence": "mechanisms.recurrence",
     "TreeRecursive": "mechanisms.tree_recursive",
+    "TreeCell": "mechanisms.tree_cell",
     "ChildSumTreeLSTMCell": "mechanisms.tree_cells",
     "NaryTreeLSTMCell": "mechanisms.tree_cells",
 }
@@ -67,6 +71,7 @@ __all__ = [
     "Softmax",
     "Stacked",
     "Tanh",
+    "TreeCell",
     "TreeError",
     "TreeRecursive",
     "Vanilla",
@@ -91,3 +96,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(_HOMES) | _SUBMODULES)
+
+
+def _register_with_keras() -> None:
+    with contextlib.suppress(MissingExtraError):
+        for name in _HOMES:
+            __getattr__(name)
+
+
+# Keras finds the classes of a saved model only if they have been imported. Where it is in use
+# already, that costs little.
+if "keras" in sys.modules:
+    _register_with_keras()

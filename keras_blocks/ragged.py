@@ -83,7 +83,8 @@ class AcceptsRagged:
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer as Keras does, apart from two things that Keras cannot do on ragged."""
-        if self.activity_regularizer is not None and self.ragged_output and is_ragged(inputs):
+        regularizer = self.activity_regularizer  # type: ignore[attr-defined]
+        if regularizer is not None and self.ragged_output and is_ragged(inputs):
             raise ValueError(
                 f"{type(self).__name__}: an activity regularizer needs a dense output, and this "
                 "one is ragged. Leave `activity_regularizer` out, or regularize the weights."

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, to_padded
+from keras_blocks.scan import States, Step, run_steps
 
 
 class RaggedRNN(AcceptsRagged, keras.layers.RNN):
@@ -19,8 +20,10 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
     `return_sequences` the output is ragged, with the rows of the input.
     """
 
+    zero_output_for_mask: bool
+
     @property
-    def ragged_output(self) -> bool:
+    def ragged_output(self) -> bool:  # type: ignore[override]
         """Returned sequences are ragged, the last output is not."""
         return self.return_sequences
 
@@ -38,9 +41,7 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
             )
         self._check_ragged_call(mask)
         padded, steps = to_padded(sequences, at_least=1)
-        outputs = super().call(
-            padded, initial_state=initial_state, mask=steps, training=training
-        )
+        outputs = super().call(padded, initial_state=initial_state, mask=steps, training=training)
         if not self.return_sequences:
             return outputs
         if self.go_backwards:
@@ -62,6 +63,21 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
             return super().inner_loop(sequences, initial_state, mask, training=training)
         finally:
             self.zero_output_for_mask = asked
+
+    def run_steps(
+        self, step: Step, sequences: tf.Tensor, states: States, mask: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """What `inner_loop` returns, for a step function whose first state is its output."""
+        return run_steps(
+            step,
+            sequences,
+            states,
+            mask,
+            go_backwards=self.go_backwards,
+            return_sequences=self.return_sequences,
+            unroll=self.unroll,
+            zero_output_for_mask=self.zero_output_for_mask,
+        )
 
     def ragged_output_spec(self, outputs: Any) -> Any:
         """The first output may be ragged; the states are not."""

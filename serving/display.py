@@ -32,17 +32,9 @@ def announce(repository: Repository, url: str, console: Console | None = None) -
     table = Table("model", "version", "inputs", "outputs", box=box.SIMPLE_HEAD)
     for model in repository.all_models():
         contract = model.contract
-        table.add_row(
-            *map(
-                Text,  # in a plain string, rich would take [batch] for markup
-                (
-                    model.name,
-                    str(model.version),
-                    tensor_lines(contract.flat_inputs()),
-                    tensor_lines(contract.flat_outputs()),
-                ),
-            )
-        )
+        signature = map(tensor_lines, (contract.flat_inputs(), contract.flat_outputs()))
+        # As Text, because rich would take the [batch] of a plain string for markup.
+        table.add_row(*map(Text, (model.name, str(model.version), *signature)))
     console.print(table)
     for problem in repository.problems:
         _say(console, f"not loaded: {problem}")
@@ -103,7 +95,7 @@ def show_inspection(facts: Mapping[str, Any], console: Console | None = None) ->
     """Prints what `inspect_file` found."""
     console = console or _console()
     opset = ", ".join(f"{domain} {version}" for domain, version in facts["opset"].items())
-    _say(console, f"{facts['file']}: {facts['bytes']:,} bytes" + (f", opset {opset}" * bool(opset)))
+    _say(console, f"{facts['file']}: {facts['bytes']:,} bytes, opset {opset}")
     source = "written by the export" if facts["contract"] == "metadata" else "read off the graph"
     table = Table("", "name", "datatype", "shape", "notes", box=box.SIMPLE_HEAD)
     for side in ("inputs", "outputs"):

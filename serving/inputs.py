@@ -34,7 +34,14 @@ def flat_inputs(contract: Contract, given: Mapping[str, Any]) -> dict[str, np.nd
 
 
 def join_rows(spec: TensorSpec, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The flat values and the row splits of a list of rows."""
+    """The flat values and the row splits of a list of rows.
+
+    Example:
+        >>> spec = TensorSpec("tokens", "int32", ("tokens.values",), ragged=True)
+        >>> values, row_splits = join_rows(spec, [[4, 7, 7], [], [9]])
+        >>> values.tolist(), row_splits.tolist()
+        ([4, 7, 7, 9], [0, 3, 3, 4])
+    """
     values = FlatTensor(spec.name, spec.dtype, spec.shape)
     if not isinstance(rows, list | tuple | np.ndarray):
         raise refuse(spec.name, f"a list of rows expected, got {type(rows).__name__}")
@@ -56,5 +63,10 @@ def join_rows(spec: TensorSpec, rows: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_rows(values: np.ndarray, row_splits: np.ndarray) -> list[np.ndarray]:
-    """The rows of a ragged tensor: the inverse of `join_rows`."""
+    """The rows of a ragged tensor: the inverse of `join_rows`.
+
+    Example:
+        >>> [row.tolist() for row in split_rows(np.array([4, 7, 7, 9]), np.array([0, 3, 3, 4]))]
+        [[4, 7, 7], [], [9]]
+    """
     return np.split(values, row_splits[1:-1]) if len(row_splits) > 1 else []

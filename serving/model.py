@@ -104,8 +104,7 @@ class Model:
             if spec.ragged and not self.facts.lengths_unknown:
                 continue  # the export puts a row into an empty ragged batch
             array = arrays[spec.name]
-            rows = len(arrays[spec.row_splits_name]) - 1 if spec.ragged else None
-            if array.size == 0 or rows == 0:
+            if array.size == 0:
                 raise refuse(
                     spec.name,
                     f"shape {list(array.shape)} is empty, and a GRU or LSTM of this model cannot "

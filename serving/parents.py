@@ -14,8 +14,16 @@ def check_parents(name: str, parents: np.ndarray, row_splits: np.ndarray) -> Non
         name: str, the input, for the error.
         parents: the index of each node's parent in its own tree, -1 at the root.
         row_splits: tree i is parents[row_splits[i]:row_splits[i + 1]].
+
     Raises:
         ContractError: names tree and node.
+
+    Example:
+        >>> check_parents("parents", np.array([-1, 0, 0, -1]), np.array([0, 3, 4]))
+        >>> check_parents("parents", np.array([-1, 0, 5, -1]), np.array([0, 3, 4]))
+        Traceback (most recent call last):
+        ...
+        keras_blocks.errors.ContractError: input 'parents': node 2 of tree 0 has parent 5, but ...
     """
     parents = parents.astype(np.int64)
     sizes = np.diff(row_splits)

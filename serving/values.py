@@ -38,6 +38,10 @@ def flatten(data: Sequence[Any], shape: Sequence[int], name: str) -> list[Any]:
     """The items of a flat or nested list in row-major order; it must hold exactly `shape`.
 
     Compares lengths only, so that a declared shape costs no memory before it is known to be true.
+
+    Example:
+        >>> flatten([[1, 2], [3, 4]], (2, 2), "x")
+        [1, 2, 3, 4]
     """
     if {list, tuple}.isdisjoint(map(type, data)):
         if len(data) != math.prod(shape):

@@ -74,6 +74,17 @@ def add_bias(path: Path) -> Path:
     )
 
 
+def column_sums(path: Path) -> Path:
+    """y[j] = sum over i of x[i, j], both dims free: no rows and many columns cost memory."""
+    return save(
+        path,
+        [node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)],
+        [tensor("x", FLOAT, ["rows", "columns"])],
+        [tensor("y", FLOAT, ["columns"])],
+        [constant("axes", INT64, [1], [0])],
+    )
+
+
 def log(path: Path) -> Path:
     """y = log(x): NaN below zero, minus infinity at zero."""
     return save(
@@ -92,6 +103,17 @@ def gather(path: Path) -> Path:
         [tensor("x", INT64, ["n"])],
         [tensor("y", FLOAT, ["n", 2])],
         [constant("table", FLOAT, [3, 2], range(6))],
+    )
+
+
+def rows_of_four(path: Path) -> Path:
+    """x in rows of four; only onnxruntime knows that six elements make no such rows."""
+    return save(
+        path,
+        [node("Reshape", ["x", "shape"], ["y"])],
+        [tensor("x", FLOAT, ["n"])],
+        [tensor("y", FLOAT, ["rows", 4])],
+        [constant("shape", INT64, [2], [-1, 4])],
     )
 
 

@@ -65,13 +65,17 @@ def main(
     except OSError as error:
         console.print(f"The results cannot be written to {output}: {error.strerror}.", style="red")
         sys.exit(FAILED)
+    except ModuleNotFoundError as error:
+        needed = "pip install 'keras-blocks[tensorflow,serving,dev]'"
+        console.print(f"{error.name} is not installed: {needed}", style="red", markup=False)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         _interrupted(console, output)
     try:
         run(Options(output, epochs, functions, verbs, seed, port), console)
     except KeyboardInterrupt:
         _interrupted(console, output)
-    except (Failed, OSError) as error:
+    except Failed as error:
         console.print(f"Failed: {error}", style="red", markup=False)
         sys.exit(FAILED)
 

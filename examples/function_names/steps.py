@@ -33,7 +33,7 @@ tf.get_logger().setLevel("ERROR")
 SHOWN = 8
 # Two float32 programs that add in different orders; probabilities are at most 1.
 SERVED_TOLERANCE = 1e-5
-Failed = (KerasBlocksError, ServerError)
+Failed = (KerasBlocksError, ServerError, OSError)
 
 
 @dataclass(frozen=True)

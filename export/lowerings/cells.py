@@ -60,7 +60,8 @@ def native_cell(cell: Any) -> NativeCell | None:
     """How a cell runs as a recurrent ONNX op, or None where it does not."""
     make = _native_cells().get(type(cell))
     activations = [
-        onnx_activation(getattr(cell, name, None)) for name in ("recurrent_activation", "activation")
+        onnx_activation(getattr(cell, name, None))
+        for name in ("recurrent_activation", "activation")
     ]
     if make is None or None in activations:
         return None

@@ -1,4 +1,4 @@
-"""GRU and LSTM layers, stock ones and ours, alone and in both directions, as the native ONNX ops."""
+"""GRU and LSTM layers, stock ones and ours, one way or both, as the native ONNX ops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from keras_blocks.ragged import is_ragged, reverse_rows
 from keras_blocks.ragged_rnn import RaggedRNN
 
 _FLOATS = ("float32", "float16")
-_RECURRENT = (keras.layers.GRU, keras.layers.LSTM, keras.layers.RNN, kb.GRU, kb.LSTM)
+_RECURRENT = (
+    keras.layers.GRU,
+    keras.layers.LSTM,
+    keras.layers.RNN,
+    kb.GRU,
+    kb.LSTM,
+    kb.Recurrence,
+)
 
 
 @lowers(*_RECURRENT)
@@ -57,12 +64,12 @@ def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
     both = [layer.forward_layer, layer.backward_layer]
     if any(type(direction) not in _RECURRENT for direction in both):
         return None
-    natives = [_native(direction) for direction in both]
-    one_kind = natives[0] is not None and natives[0] == natives[1]
-    same_bias = both[0].cell.use_bias == both[1].cell.use_bias
-    if not (one_kind and same_bias) or both[0].go_backwards:
+    native, other = (_native(direction) for direction in both)
+    if native is None or native != other or both[0].go_backwards:
         return None
-    own_call, native = layer.call, natives[0]
+    if both[0].cell.use_bias != both[1].cell.use_bias:
+        return None
+    own_call = layer.call
 
     def call(
         sequences: Any, initial_state: Any = None, mask: Any = None, training: bool | None = None
@@ -79,8 +86,8 @@ def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
         if not layer.return_state:
             return merged
         # All states of the forward layer, then those of the backward layer.
-        states = tuple(_cast(state[d], layer.compute_dtype) for d in range(2) for state in states)
-        return (*merged, *states) if layer.merge_mode is None else (merged, *states)
+        each = [_cast(state[d], layer.compute_dtype) for d in range(2) for state in states]
+        return (*merged, *each) if layer.merge_mode is None else (merged, *each)
 
     return call
 
@@ -99,7 +106,9 @@ def _is_native_call(layers: Sequence[Any], sequences: Any, mask: Any, training: 
     """Whether this call is one that the native op can stand for; else the layer's own runs."""
     mask = _only(mask)
     drops = training and any(
-        getattr(layer.cell, name, 0) for layer in layers for name in ("dropout", "recurrent_dropout")
+        getattr(layer.cell, name, 0)
+        for layer in layers
+        for name in ("dropout", "recurrent_dropout")
     )
     return (
         not drops

@@ -47,7 +47,9 @@ def lowers(*layer_classes: type[keras.layers.Layer]) -> Callable[[AnyLowering], 
     def register(lowering: AnyLowering) -> AnyLowering:
         for layer_class in layer_classes:
             if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
-                raise TypeError(f"@lowers takes subclasses of keras.layers.Layer; got {layer_class}")
+                raise TypeError(
+                    f"@lowers takes subclasses of keras.layers.Layer; got {layer_class}"
+                )
             other = _lowerings.get(layer_class)
             if other is not None and other is not lowering:
                 raise ValueError(

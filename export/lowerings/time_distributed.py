@@ -25,9 +25,7 @@ def lower_time_distributed(layer: keras.layers.TimeDistributed) -> Call:
         if inner._call_has_training_arg:
             kwargs["training"] = training
         outputs = inner.call(_merged(inputs), **kwargs)
-        return keras.tree.map_structure(
-            lambda y: _split(y, leading, inputs.shape[:2]), outputs
-        )
+        return keras.tree.map_structure(lambda y: _split(y, leading, inputs.shape[:2]), outputs)
 
     return call
 

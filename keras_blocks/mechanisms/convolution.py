@@ -195,26 +195,31 @@ class Convolution(AcceptsRagged, Lifting):
     def _convolve(self, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
         """(batch, spatial..., channels) -> (batch, steps..., units), as one convolution."""
         window, padding = self.window, self.padding
-        lengths = spatial_lengths(inputs, window.rank)
-        steps = window.steps(lengths)
-        if 0 in [n for n in steps if isinstance(n, int)]:
-            batch = tf.shape(inputs)[0]
-            return tf.zeros([batch, *steps, kernel.shape[-1]], self.compute_dtype)
+        units = kernel.shape[-1]
+        steps = window.steps(tuple(inputs.shape[1:-1]))
+        if 0 in steps:
+            lengths = window.steps(spatial_lengths(inputs, window.rank))
+            return tf.zeros([tf.shape(inputs)[0], *lengths, units], self.compute_dtype)
         if padding == "causal":
-            inputs = tf.pad(inputs, [(0, 0), *window.pads(lengths), (0, 0)])
+            inputs = tf.pad(inputs, [(0, 0), (window.extents[0] - 1, 0), (0, 0)])
             padding = "valid"
-        roomy = _room_for_a_window(inputs, window, padding)
+        missing = None
+        if None in steps:
+            inputs, missing = _with_room(inputs, window.extents if padding == "valid" else 1)
         products = keras.ops.conv(
-            roomy,
-            keras.ops.reshape(kernel, (*window.size, inputs.shape[-1], kernel.shape[-1])),
+            inputs,
+            keras.ops.reshape(kernel, (*window.size, inputs.shape[-1], units)),
             strides=window.strides,
             padding=padding,
             data_format="channels_last",
             dilation_rate=window.dilation,
         )
-        if roomy is inputs:
-            return products
-        return products[(slice(None), *(slice(n) for n in steps))]
+        if missing is not None:
+            # An axis that was too short has one window now, and should have none.
+            sizes = tf.shape(products, tf.int64) - tf.cast(missing > 0, tf.int64)
+            products = tf.slice(products, tf.zeros_like(sizes), sizes)
+            products.set_shape((None, *steps, units))
+        return products
 
     def _call_rows(self, x: tf.RaggedTensor, affine: Affine | None) -> tf.RaggedTensor:
         if self.window.rank != 1:
@@ -259,20 +264,17 @@ def _in_line(x: tf.RaggedTensor, begins: tf.Tensor, behind: int) -> tf.Tensor:
     return tf.scatter_nd(positions[:, tf.newaxis], x.values, shape)
 
 
-def _room_for_a_window(x: tf.Tensor, window: Window, padding: str) -> tf.Tensor:
-    """Zeros behind axes of unknown length, where they are too short for a single window.
+def _with_room(x: tf.Tensor, least: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Zeros behind the axes that are too short for a single window, and how many there are.
 
     TensorFlow fails on a convolution of no windows, or gives its input back.
     """
-    lengths = spatial_lengths(x, window.rank)
-    needed = window.extents if padding == "valid" else (1,) * window.rank
-    missing = [
-        0 if isinstance(length, int) else tf.maximum(least - length, 0)
-        for length, least in zip(lengths, needed, strict=True)
-    ]
-    if all(isinstance(n, int) for n in missing):
-        return x
-    return tf.pad(x, [(0, 0), *((0, n) for n in missing), (0, 0)])
+    # In 64 bits, as ONNX has its shapes.
+    least = tf.pad(tf.broadcast_to(tf.constant(least, tf.int64), [len(x.shape) - 2]), [(1, 1)])
+    missing = tf.maximum(least - tf.shape(x, tf.int64), 0)
+    padded = tf.pad(x, tf.stack([tf.zeros_like(missing), missing], axis=1))
+    padded.set_shape((x.shape[0], *(None for _ in x.shape[1:-1]), x.shape[-1]))
+    return padded, missing
 
 
 def _sizes(name: str, value: Any, rank: int | None) -> tuple[int, ...]:

@@ -122,6 +122,15 @@ class Recurrence(RaggedRNN):
             initial_state = [tf.zeros(self.cell.state_like(sequences), self.cell.compute_dtype)]
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> Any:
+        """Returns the last output, all outputs and the last states."""
+        if not self._lifts_layer:
+            return super().inner_loop(sequences, initial_state, mask, training=training)
+        inputs, step = self.cell.loop_parts(sequences)
+        return self.run_steps(step, inputs, tuple(initial_state), mask)
+
     def get_initial_state(self, batch_size: Any) -> list[Any]:
         """Zeros in the shape of the states."""
         if not self._lifts_layer:

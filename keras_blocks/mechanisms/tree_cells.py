@@ -1,131 +1,14 @@
-"""What `TreeRecursive` applies to the nodes of one level: the protocol, and the cells.
-
-A cell is a Keras layer that gives the states of nodes from their features and from the states of
-their children. A cell of your own says how wide its states are, and what one level is:
-
-    class MeanCell(TreeCell):
-        def __init__(self, units, **kwargs):
-            super().__init__(**kwargs)
-            self.state_size = units
-            self.dense = keras.layers.Dense(units, "tanh")
-
-        def call(self, inputs, children):
-            mean = children.sum(children.states[0]) / tf.maximum(children.number(), 1)
-            return self.dense(tf.concat([inputs, mean], axis=-1))
-"""
+"""The Tree-LSTM cells of Tai, Socher and Manning; `tree_cell` says what a cell is."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.lifting import PACKAGE, Lifting, build_layer, vector_output_shape
-from keras_blocks.mechanisms.tree_schedule import sum_by
-
-
-class Children(NamedTuple):
-    """The children of the nodes of one level, all of them after one another.
-
-    Args:
-        states: tuple of tensors (children, state size), in the order of the cell's states.
-        owner: int64 (children,), which of the level's nodes is the parent of each child.
-        slot: int64 (children,), how many siblings of each child stand before it in the tree, or
-            None for cells without an `arity`.
-        nodes: int64 (), how many nodes the level has. Each has a child, except in a call for
-            leaves, where there are no children at all.
-    """
-
-    states: tuple[tf.Tensor, ...]
-    owner: tf.Tensor
-    slot: tf.Tensor | None
-    nodes: tf.Tensor
-
-    def sum(self, values: tf.Tensor) -> tf.Tensor:
-        """(children, width) to (nodes, width): the sum over each node's children."""
-        return sum_by(values, self.owner, self.nodes)
-
-    def number(self) -> tf.Tensor:
-        """(nodes, 1): how many children each node has, in the dtype of the states."""
-        return self.sum(tf.ones_like(self.states[0][:, :1]))
-
-    def of_owner(self, values: tf.Tensor) -> tf.Tensor:
-        """(nodes, width) to (children, width): for each child the row of its parent."""
-        return tf.gather(values, self.owner)
-
-    def slots(self, values: tf.Tensor, arity: int) -> tf.Tensor:
-        """(children, width) to (nodes, arity, width): in order, zeros where there is no child."""
-        width = values.shape[-1]
-        places = (self.owner * arity + self.slot)[:, None]
-        shape = tf.stack([self.nodes * arity, tf.constant(width, tf.int64)])
-        return tf.reshape(tf.scatter_nd(places, values, shape), [-1, arity, width])
-
-
-class TreeCell(keras.layers.Layer):
-    """Base of the cells. Only `state_size` and `call` must be given.
-
-    Attributes:
-        state_size: int, or tuple of int where there are several states. The first state is the
-            node's vector, which `TreeRecursive` returns.
-        arity: the most children that a node may have, or None for any number. With an arity the
-            children come with their slots, and a node with more children is refused.
-    """
-
-    state_size: int | tuple[int, ...]
-    arity: int | None = None
-
-    def build(self, input_shape: Any) -> None:
-        """Builds the sub-layers by a call on symbols.
-
-        Override it for weights of the cell's own, or where `prepare` is overridden.
-        """
-        index = keras.KerasTensor((None,), "int64")
-        sizes = state_sizes(self)
-        children = Children(
-            tuple(keras.KerasTensor((None, size), self.compute_dtype) for size in sizes),
-            index,
-            None if self.arity is None else index,
-            keras.KerasTensor((), "int64"),
-        )
-        features = keras.KerasTensor(input_shape, self.compute_dtype)
-        # The layer's own method would ask `compute_output_shape`, and call nothing.
-        keras.Operation.compute_output_spec(self, features, children=children)
-
-    def prepare(self, features: tf.Tensor) -> tf.Tensor:
-        """(nodes, features) to (nodes, any width): the part of a node that needs no children.
-
-        It is done once for the nodes of all levels; `call` gets one level of it as `inputs`.
-        """
-        return features
-
-    def call(self, inputs: tf.Tensor, children: Children) -> Any:
-        """The states of one level: a tuple of tensors (nodes, state size), or one alone."""
-        raise NotImplementedError(
-            f"{type(self).__name__}: give the cell a method `call(self, inputs, children)`."
-        )
-
-    def leaves(self, features: tf.Tensor) -> Any:
-        """The states of nodes without children, as `call` gives them."""
-        nodes = tf.shape(features, out_type=tf.int64)[0]
-        return self(self.prepare(features), children=self.no_children(features, nodes))
-
-    def no_children(self, features: tf.Tensor, nodes: tf.Tensor) -> Children:
-        """The children of leaves: none."""
-        none = tf.zeros([0], tf.int64)
-        states = tuple(tf.zeros([0, size], features.dtype) for size in state_sizes(self))
-        return Children(states, none, None if self.arity is None else none, nodes)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shapes of the states of nodes with features of this shape."""
-        shapes = [(*input_shape[:-1], size) for size in state_sizes(self)]
-        return shapes[0] if isinstance(self.state_size, int) else tuple(shapes)
-
-
-def state_sizes(cell: TreeCell) -> tuple[int, ...]:
-    """The widths of the cell's states as a tuple."""
-    sizes = cell.state_size
-    return (sizes,) if isinstance(sizes, int) else tuple(sizes)
+from keras_blocks.mechanisms.lifting import PACKAGE
+from keras_blocks.mechanisms.tree_cell import Children, TreeCell, check_arity
 
 
 class _TreeLSTMCell(TreeCell):
@@ -251,7 +134,7 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
     Args:
         units: int, the width of the states.
         use_bias: bool, whether to add a bias.
-        kernel_initializer: for W, of shape (features, 4 * units), its gates in the order i, o, u, f.
+        kernel_initializer: for W, (features, 4 * units), its gates in the order i, o, u, f.
         recurrent_initializer: for U: `recurrent_kernel` (units, 3 * units) for i, o, u and
             `forget_kernel` (units, units).
         bias_initializer: for b, of shape (4 * units,).
@@ -308,7 +191,7 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
         units: int, the width of the states.
         arity: int, the most children that a node may have. A node with more is refused.
         use_bias: bool, whether to add a bias.
-        kernel_initializer: for W, of shape (features, 4 * units), its gates in the order i, o, u, f.
+        kernel_initializer: for W, (features, 4 * units), its gates in the order i, o, u, f.
         recurrent_initializer: for U: `recurrent_kernel` (arity * units, (3 + arity) * units), its
             rows by child l, its columns i, o, u, f_1 to f_arity.
         bias_initializer: for b, of shape (4 * units,).
@@ -326,6 +209,8 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
         Short-Term Memory Networks", 2015, https://arxiv.org/abs/1503.00075, equations 9 to 14.
     """
 
+    arity: int
+
     def __init__(self, units: int, arity: int, **kwargs: Any):
         super().__init__(units, **kwargs)
         self.arity = check_arity(arity, type(self).__name__)
@@ -333,7 +218,6 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
     def build(self, input_shape: Any) -> None:
         """Creates the weights for features of this shape."""
         super().build(input_shape)
-        assert self.arity is not None
         self.recurrent_kernel = self._recurrent_weight(
             (self.arity * self.units, (3 + self.arity) * self.units), "recurrent_kernel"
         )
@@ -341,7 +225,6 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
     def call(self, inputs: tf.Tensor, children: Children) -> tuple[tf.Tensor, tf.Tensor]:
         """The states h, c of one level."""
         units, arity = self.units, self.arity
-        assert arity is not None
         # Both tables in one operation.
         table = children.slots(tf.concat(children.states, axis=-1), arity)
         hidden, memory = tf.split(table, 2, axis=-1)
@@ -355,83 +238,3 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
         return {"arity": self.arity, **super().get_config()}
-
-
-@keras.saving.register_keras_serializable(package=PACKAGE)
-class LayerCell(Lifting, TreeCell):
-    """Any layer as a cell: y = layer(concat(x, child_1, ..., child_arity)).
-
-    The children stand in the order of their index in the tree, zeros where there is none; so a leaf
-    is layer(concat(x, 0, ..., 0)).
-
-    Args:
-        layer: any layer from vectors to vectors.
-        arity: int, the most children that a node may have.
-    """
-
-    def __init__(self, layer: keras.layers.Layer, arity: int, **kwargs: Any):
-        super().__init__(layer, **kwargs)
-        self.arity = check_arity(arity, "TreeRecursive")
-
-    def build(self, input_shape: Any) -> None:
-        """Finds the width of the layer's output and builds it for features of this shape."""
-        assert self.arity is not None
-        self.state_size = _own_width(self.layer, int(input_shape[-1]), self.arity)
-        build_layer(self.layer, (None, input_shape[-1] + self.arity * self.state_size))
-
-    def call(self, inputs: tf.Tensor, children: Children) -> tf.Tensor:
-        """The vectors of one level."""
-        assert self.arity is not None and isinstance(self.state_size, int)
-        table = children.slots(children.states[0], self.arity)
-        table = tf.reshape(table, [-1, self.arity * self.state_size])
-        return self.layer(tf.concat([inputs, table], axis=-1))
-
-    def leaves(self, features: tf.Tensor) -> tf.Tensor:
-        """The vectors of leaves: zeros in all slots."""
-        assert self.arity is not None and isinstance(self.state_size, int)
-        # As a multiple of the features this needs no dynamic shape.
-        nodes = tf.shape(features)[0]
-        zeros = tf.zeros(tf.stack([nodes, self.arity * self.state_size]), features.dtype)
-        return self.layer(tf.concat([features, zeros], axis=-1))
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments."""
-        return {"arity": self.arity, **super().get_config()}
-
-
-def check_arity(arity: Any, owner: str) -> int:
-    """The arity itself, if it is a positive integer."""
-    if isinstance(arity, int) and arity >= 1:
-        return arity
-    raise ValueError(f"{owner}: `arity` must be a positive integer. Received: {arity!r}")
-
-
-def _own_width(layer: keras.layers.Layer, features: int, arity: int) -> int:
-    """The width w of a layer that gives w from features + arity * w."""
-    if layer.built:
-        probe, taken = layer, _taken_width(layer)
-    else:
-        # Its input needs the width of its output: ask a copy, whose weights may be wrong.
-        probe, taken = layer.__class__.from_config(layer.get_config()), features + arity
-    shape = vector_output_shape(probe, (None, taken), "TreeRecursive")
-    if len(shape) != 2 or shape[-1] is None:
-        raise ValueError(
-            f"TreeRecursive: the lifted layer '{layer.name}' must give vectors (nodes, units). "
-            f"On an input of shape (None, {taken}) it gives {shape}."
-        )
-    width = int(shape[-1])
-    if layer.built and taken not in (None, features + arity * width):
-        raise ValueError(
-            f"TreeRecursive: the layer '{layer.name}' is built for vectors of width {taken} and "
-            f"gives width {width}. Expected an input of width features + arity * output = "
-            f"{features} + {arity} * {width} = {features + arity * width}: mend the layer or "
-            f"`arity`."
-        )
-    return width
-
-
-def _taken_width(layer: keras.layers.Layer) -> int | None:
-    """The width of the vectors that a built layer takes."""
-    if isinstance(layer, keras.Model) and layer.inputs:
-        return layer.inputs[0].shape[-1]
-    return (layer.get_build_config() or {}).get("input_shape", (None,))[-1]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_blocks import trees
+from keras_blocks import tree_validity
 from keras_blocks.errors import TreeError
 
 Problem = tuple[tf.Tensor, str, Callable[[tf.Tensor], list[tf.Tensor]]]
@@ -49,11 +49,11 @@ def same_rows(features: tf.RaggedTensor, parents: tf.RaggedTensor) -> list[tf.Op
         return []
     batches = tf.stack([tf.size(have, out_type=tf.int64), tf.size(want, out_type=tf.int64)])
     other_batch = batches[:1] != batches[1:]
-    done = _refuse([(other_batch, trees.UNEQUAL_BATCHES, lambda i: tf.unstack(batches))])
+    done = _refuse([(other_batch, tree_validity.UNEQUAL_BATCHES, lambda i: tf.unstack(batches))])
     with tf.control_dependencies(done):
         wrong = tf.identity(have) != want
     blanks = lambda i: [i, tf.gather(have, i), tf.gather(want, i)]  # noqa: E731
-    return _refuse([(wrong, trees.UNEQUAL_ROWS, blanks)])
+    return _refuse([(wrong, tree_validity.UNEQUAL_ROWS, blanks)])
 
 
 def parents_in_their_tree(parents: tf.Tensor, where: Places) -> list[tf.Operation]:
@@ -81,12 +81,12 @@ def parents_in_their_tree(parents: tf.Tensor, where: Places) -> list[tf.Operatio
         [
             (
                 (parents < -1) | (parents >= where.size),
-                trees.OUT_OF_RANGE,
+                tree_validity.OUT_OF_RANGE,
                 lambda i: [*node(i), tf.gather(parents, i), tf.gather(where.size, i)],
             ),
-            (parents == index, trees.OWN_PARENT, node),
-            (second, trees.SECOND_ROOT, two_roots),
-            (~rooted, trees.NO_ROOT, lambda i: [i, tf.gather(sizes, i)]),
+            (parents == index, tree_validity.OWN_PARENT, node),
+            (second, tree_validity.SECOND_ROOT, two_roots),
+            (~rooted, tree_validity.NO_ROOT, lambda i: [i, tf.gather(sizes, i)]),
         ]
     )
 
@@ -97,7 +97,7 @@ def every_node_below_a_root(lost: tf.Tensor, where: Places) -> list[tf.Operation
     def node(i: tf.Tensor) -> list[tf.Tensor]:
         return [tf.gather(where.index, i), tf.gather(where.row, i)]
 
-    return _refuse([(lost, trees.CYCLE, node)])
+    return _refuse([(lost, tree_validity.CYCLE, node)])
 
 
 def children_at_most(arity: int, children: tf.Tensor, where: Places) -> list[tf.Operation]:
@@ -107,7 +107,7 @@ def children_at_most(arity: int, children: tf.Tensor, where: Places) -> list[tf.
         node = [tf.gather(where.index, i), tf.gather(where.row, i)]
         return [*node, tf.gather(children, i), tf.constant(arity)]
 
-    return _refuse([(children > arity, trees.CROWDED, blanks)])
+    return _refuse([(children > arity, tree_validity.CROWDED, blanks)])
 
 
 def _refuse(problems: list[Problem]) -> list[tf.Operation]:

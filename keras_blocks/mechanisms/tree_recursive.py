@@ -13,13 +13,8 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras_blocks import ragged
 from keras_blocks.mechanisms import tree_checks
 from keras_blocks.mechanisms.lifting import PACKAGE, Lifting
-from keras_blocks.mechanisms.tree_cells import (
-    Children,
-    LayerCell,
-    TreeCell,
-    check_arity,
-    state_sizes,
-)
+from keras_blocks.mechanisms.tree_cell import Children, TreeCell, check_arity, state_sizes
+from keras_blocks.mechanisms.tree_layer_cell import LayerCell
 from keras_blocks.mechanisms.tree_levels import Buffer, Nowhere, Pile, Slices, Stack
 from keras_blocks.mechanisms.tree_schedule import Schedule, schedule
 
@@ -88,6 +83,8 @@ class TreeRecursive(Lifting):
         return_nodes: bool = False,
         **kwargs: Any,
     ):
+        # The cell is called without Keras's casts between, so both compute in one dtype.
+        kwargs.setdefault("dtype", getattr(layer, "dtype_policy", None))
         super().__init__(layer, **kwargs)
         # XLA wants constant shapes, and the size of a level depends on the trees.
         self.supports_jit = False
@@ -161,7 +158,7 @@ class _Climb:
         cell: what is applied to each level.
         features: (all nodes, size).
         plan: the order of the nodes.
-        training: bool, whether the gradient will be asked for.
+        training: bool, whether the gradient will be asked for: then levels are kept in lists.
     """
 
     def __init__(self, cell: TreeCell, features: tf.Tensor, plan: Schedule, training: bool):

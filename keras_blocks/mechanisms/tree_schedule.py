@@ -1,9 +1,9 @@
 """The order in which the nodes of a batch of trees are computed, found inside the graph.
 
-A node's level is its depth: level 0 holds the roots. The children of a level's nodes are exactly the
-nodes of the next level, so going up from the deepest level, one level of the whole batch is one call
-of the cell, and nothing but the states of one level is carried on. Leaves need no children: they
-are done once, before.
+A node's level is its depth: level 0 holds the roots. The children of a level's nodes are exactly
+the nodes of the next level, so going up from the deepest level, one level of the whole batch is one
+call of the cell, and nothing but the states of one level is carried on. Leaves need no children:
+they are done once, before.
 """
 
 from __future__ import annotations

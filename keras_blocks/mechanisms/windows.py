@@ -58,7 +58,9 @@ class Window:
         )
 
     def _axis_steps(self, length: Any, extent: int, stride: int) -> Any:
-        steps = (length - (extent if self.padding == "valid" else 1)) // stride + 1
+        steps = length - (extent if self.padding == "valid" else 1)
+        # Integer division takes ONNX many nodes.
+        steps = (steps if stride == 1 else steps // stride) + 1
         if isinstance(steps, int):
             return max(steps, 0)
         return tf.maximum(steps, 0)
@@ -101,7 +103,7 @@ def dense_mask(mask: tf.Tensor, window: Window) -> tf.Tensor:
     """
     steps = window.steps(spatial_lengths(mask, window.rank))
     if window.padding == "valid":
-        return tf.reduce_all(tf.stack(list(_slices(mask, window, steps))), axis=0)
+        return tf.reduce_any(tf.stack(list(_slices(mask, window, steps))), axis=0)
     return mask[(slice(None), *(slice(None, None, stride) for stride in window.strides))]
 
 

@@ -10,9 +10,8 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.ragged_rnn import RaggedRNN
+from keras_blocks.scan import Step
 
-States = tuple[tf.Tensor, ...]
-Step = Callable[[tf.Tensor, States], States]
 Masks = list[tf.Tensor]
 
 
@@ -22,12 +21,18 @@ class GatedCell:
     The first state is also the output.
     """
 
+    # What the twin brings.
+    dropout: float
+    recurrent_dropout: float
+    get_dropout_mask: Callable[[tf.Tensor], Any]
+    get_recurrent_dropout_mask: Callable[[tf.Tensor], Any]
+
     def __init__(self, units: int, **kwargs: Any):
         if not isinstance(units, int) or units <= 0:
             raise ValueError(
                 f"{type(self).__name__}: units must be a positive int. Received: units={units!r}."
             )
-        super().__init__(units, **kwargs)
+        super().__init__(units, **kwargs)  # type: ignore[call-arg]
 
     def build(self, input_shape: Any) -> None:
         """Makes `kernel`, `recurrent_kernel` and `bias`."""
@@ -36,7 +41,7 @@ class GatedCell:
                 f"{type(self).__name__}: the last axis of the input holds the features, and its "
                 f"size must be known. Received an input of shape {tuple(input_shape)}."
             )
-        super().build(input_shape)
+        super().build(input_shape)  # type: ignore[misc]
 
     def step_function(self, input_masks: Masks, recurrent_masks: Masks) -> Step:
         """The function from a step's input and the states before it to the states after it.
@@ -109,28 +114,8 @@ class GatedRNN(RaggedRNN):
         """Returns the last output, all outputs and the last states."""
         states = tuple(initial_state)
         dropout = self.cell.dropout_masks(sequences[:, 0], states[0], training)
-        if mask is not None:
-            mask = tf.transpose(tf.cast(mask, tf.bool))[..., tf.newaxis]
-        outputs, states = _scan(
-            self.cell.step_function(*dropout),
-            tf.transpose(sequences, [1, 0, 2]),
-            states,
-            mask,
-            go_backwards=self.go_backwards,
-            return_sequences=self.return_sequences,
-            unroll=self.unroll,
-        )
-        last = states[0]
-        if mask is not None:
-            # Before the first step that is not masked there is no output to hold.
-            last = tf.where(tf.reduce_any(mask, axis=0), last, 0)
-        if outputs is None:
-            return last, last, list(states)
-        if mask is not None:
-            kept = tf.reverse(mask, [0]) if self.go_backwards else mask
-            shown = kept if self.zero_output_for_mask else tf.cumsum(tf.cast(kept, tf.int32)) > 0
-            outputs = tf.where(shown, outputs, 0)
-        return last, tf.transpose(outputs, [1, 0, 2]), list(states)
+        step = self.cell.step_function(*dropout)
+        return self.run_steps(step, sequences, states, mask)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
@@ -144,58 +129,6 @@ class GatedRNN(RaggedRNN):
         """The layer of a config."""
         with keras.saving.CustomObjectScope(custom_objects or {}):
             return cls(**config)
-
-
-def _scan(
-    step: Step,
-    inputs: tf.Tensor,
-    states: States,
-    mask: tf.Tensor | None,
-    *,
-    go_backwards: bool,
-    return_sequences: bool,
-    unroll: bool,
-) -> tuple[tf.Tensor | None, States]:
-    """Runs over time-major inputs; returns the first state after every step, and all at the end.
-
-    A masked step leaves the states as they are.
-    """
-    count = inputs.shape[0] if inputs.shape[0] is not None else tf.shape(inputs)[0]
-
-    def advance(x: tf.Tensor, kept: tf.Tensor | None, states: States) -> States:
-        new_states = step(x, states)
-        if kept is not None:
-            pairs = zip(new_states, states, strict=True)
-            new_states = tuple(tf.where(kept, new, old) for new, old in pairs)
-        for new, old in zip(new_states, states, strict=True):
-            new.set_shape(old.shape)
-        return new_states
-
-    if unroll:
-        outputs = []
-        for time in reversed(range(count)) if go_backwards else range(count):
-            states = advance(inputs[time], None if mask is None else mask[time], states)
-            outputs.append(states[0])
-        return (tf.stack(outputs) if return_sequences else None), states
-
-    read = tf.TensorArray(inputs.dtype, count).unstack(inputs).read
-    kept = (lambda at: None) if mask is None else tf.TensorArray(tf.bool, count).unstack(mask).read
-    written = tf.TensorArray(
-        states[0].dtype, count if return_sequences else 0, element_shape=states[0].shape
-    )
-
-    def body(time: tf.Tensor, written: tf.TensorArray, states: States) -> Any:
-        at = count - 1 - time if go_backwards else time
-        states = advance(read(at), kept(at), states)
-        return time + 1, written.write(time, states[0]) if return_sequences else written, states
-
-    _, written, states = tf.while_loop(
-        lambda time, *_: time < count,
-        body,
-        (tf.constant(0), written, states),
-        maximum_iterations=count,
-    )
-    return (written.stack() if return_sequences else None), states
 
 
 def matmul(x: tf.Tensor, masks: Masks, kernel: tf.Tensor) -> tf.Tensor:
@@ -213,5 +146,6 @@ def _of_cell(name: str) -> property:
 def _arguments(cell_class: type[keras.layers.Layer]) -> list[str]:
     """The names of the arguments of a cell's constructors, less those that every layer has."""
     owners = cell_class.__mro__[: cell_class.__mro__.index(keras.layers.Layer)]
-    names = {name: None for o in owners for name in inspect.signature(o.__init__).parameters}
+    constructors = [vars(owner)["__init__"] for owner in owners if "__init__" in vars(owner)]
+    names = {name: None for make in constructors for name in inspect.signature(make).parameters}
     return [name for name in names if name not in ("self", "args", "kwargs")]

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.units.gated import GatedCell, GatedRNN, Masks, States, Step, matmul
+from keras_blocks.scan import States, Step
+from keras_blocks.units.gated import GatedCell, GatedRNN, Masks, matmul
 
 
 @keras.saving.register_keras_serializable("keras_blocks")

@@ -88,10 +88,15 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         """Masks a step of the output where its window holds a masked step."""
         if mask is None or len(inputs.shape) != 3 or self.data_format == "channels_first":
             return None
+        widths, strides = self._windows(inputs.shape)
+        masked = keras.ops.cast(keras.ops.logical_not(mask), self.compute_dtype)
+        masked = keras.ops.expand_dims(masked, -1)
         if isinstance(mask, keras.KerasTensor):
-            return keras.KerasTensor(self.compute_output_shape(inputs.shape)[:2], dtype="bool")
-        masked = tf.cast(tf.logical_not(mask), self.compute_dtype)[..., tf.newaxis]
-        return self._pool(masked, *self._windows(inputs.shape))[..., 0] < 0.5
+            # A functional model keeps the mask as operations of its own graph.
+            pooled = keras.ops.max_pool(masked, widths, strides, self.padding, "channels_last")
+        else:
+            pooled = self._pool(masked, widths, strides)
+        return keras.ops.less(keras.ops.squeeze(pooled, -1), 0.5)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The shape after pooling."""

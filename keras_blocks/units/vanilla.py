@@ -40,9 +40,7 @@ class Vanilla(AcceptsRagged, keras.layers.Dense):
         TensorShape([2, 3])
     """
 
-    def __init__(
-        self, units: int, activation: Any = "tanh", use_bias: bool = True, **kwargs: Any
-    ):
+    def __init__(self, units: int, activation: Any = "tanh", use_bias: bool = True, **kwargs: Any):
         super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
 
     def build(self, input_shape: Any) -> None:

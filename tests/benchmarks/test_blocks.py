@@ -14,8 +14,8 @@ def a_race(ratio):
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
 def test_a_pair_gives_outputs_of_one_shape_with_as_many_weights(pair):
-    (ours, peer), (x, padded) = pair.models(), pair.inputs()
-    assert ours(x).shape == peer(padded).shape
+    ours, peer = pair.models()
+    assert ours.output_shape == peer.output_shape
     assert ours.count_params() == peer.count_params()
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 
 import keras_blocks as kb
@@ -210,3 +211,25 @@ def test_a_change_inside_a_loop_body_is_found():
     (alteration,) = GraphWalk(loop(1.0), loop(4.0)).alterations
     assert alteration.node == "net/loop/Add"
     assert "the file has 4.0, the model gives 1.0" in alteration.message
+
+
+class OtherInGraphs(layers.Layer):
+    """What a bug of tracing looks like: the graph does not do what the code does."""
+
+    def call(self, x):
+        return 2 * x if tf.executing_eagerly() else 3 * x
+
+
+def test_a_graph_that_is_not_what_keras_computes_is_caught(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, OtherInGraphs(name="culprit")(layers.Dense(4)(x)))
+    with pytest.raises(ParityError) as caught:
+        export_onnx(model, tmp_path / "model.onnx")
+    assert caught.value.report.first_difference.layer == "culprit"
+
+
+def test_a_graph_of_keras_that_is_wrong_does_not_condemn_a_right_file(tmp_path):
+    # Traced with free time, TimeDistributed goes over as many steps as there are rows.
+    x = keras.Input((None, 4), name="x")
+    model = keras.Model(x, layers.TimeDistributed(layers.Dense(3))(x))
+    assert export_onnx(model, tmp_path / "model.onnx").parity.ok

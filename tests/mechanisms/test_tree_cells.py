@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 import keras_blocks as kb
-from keras_blocks.mechanisms.tree_cells import Children, LayerCell, TreeCell
+from keras_blocks.mechanisms.tree_cell import Children, TreeCell
+from keras_blocks.mechanisms.tree_layer_cell import LayerCell
 
 EXACT = 1e-7
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import keras_blocks as kb
 from keras_blocks.errors import TreeError
-from keras_blocks.mechanisms.tree_cells import TreeCell
+from keras_blocks.mechanisms.tree_cell import TreeCell
 
 WIDTH = 3
 UNITS = 4

@@ -61,7 +61,19 @@ def test_ragged_output_splits_into_the_rows_it_was_made_of(repository):
 
 
 @pytest.mark.parametrize(
-    "rows", [3, "12", [1, 2], [[1], 2], [[[1]], [[2]]], [["a"]], [[1.5]], [[1], None], {"a": 1}]
+    "rows",
+    [
+        3,
+        "12",
+        [1, 2],
+        [[1], 2],
+        [[[1]], [[2]]],
+        [["a"]],
+        [[1.5]],
+        [[1], None],
+        {"a": 1},
+        [np.array(3)],
+    ],
 )
 def test_what_is_no_list_of_rows_is_refused_by_name(row_sums, rows):
     with pytest.raises(ContractError, match="input 'x'") as raised:
@@ -113,6 +125,9 @@ def test_a_contract_that_does_not_fit_its_graph_is_refused(tmp_path):
     ):
         with pytest.raises(ModelLoadError, match="contract"):
             load(Contract(inputs, (y,)))
+    for output in (TensorSpec("z", "float32", ("batch", 3)), TensorSpec("y", "int32", (1,))):
+        with pytest.raises(ModelLoadError, match=r"contract .* output"):
+            load(Contract((x,), (output,)))
     for text in ("", "{}", "[]", '{"format": 99, "inputs": [], "outputs": []}'):
         with pytest.raises(ModelLoadError, match="contract"):
             load(metadata=text)
@@ -133,6 +148,18 @@ def test_what_is_no_tensor_cannot_be_served(tmp_path):
 def test_what_onnxruntime_refuses_is_a_run_error(repository):
     with pytest.raises(RunError, match="Gather: indices element out of data bounds"):
         repository.get("gather").predict({"x": [5]})
+
+
+def test_a_run_error_shows_no_source_lines_of_onnxruntime(tmp_path):
+    model = Model.load(onnx_files.rows_of_four(tmp_path / "m.onnx"))
+    assert model.predict({"x": [1] * 8})["y"].shape == (2, 4)
+    with pytest.raises(RunError) as raised:
+        model.predict({"x": [1] * 6})
+    message = str(raised.value)
+    assert message.startswith("Reshape: ")
+    assert "{6}" in message
+    assert "onnxruntime" not in message
+    assert ".h:" not in message
 
 
 def test_predict_runs_from_several_threads_at_once(row_sums):

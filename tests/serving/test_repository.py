@@ -27,6 +27,7 @@ def test_what_does_not_load_is_reported_and_the_rest_is_served(tmp_path):
     onnx_files.double(tmp_path / "good" / "1" / "model.onnx")
     (tmp_path / "good" / "2").mkdir()
     (tmp_path / "good" / "notes").mkdir()
+    onnx_files.double(tmp_path / "good" / "03" / "model.onnx")
     (tmp_path / "empty").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / "README.md").write_text("not a model")

@@ -1,0 +1,312 @@
+"""`export_onnx` writes a named, described, proven file, or none at all."""
+
+import json
+import threading
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tensorflow as tf
+from onnx_runs import Exported, ragged, random_weights, sequences
+
+import keras_blocks as kb
+from keras_blocks.contract import METADATA_KEY, Contract, TensorSpec
+from keras_blocks.errors import ExportError, ParityError
+from keras_blocks.export import ExportResult, export_onnx, exporting, lowers, onnx_node
+from keras_blocks.export.convert import to_onnx
+from keras_blocks.export.lowerings import registry
+from keras_blocks.export.signature import signature_of
+
+layers = keras.layers
+
+
+def dense_model(units=3):
+    x = keras.Input((4,), name="x")
+    return random_weights(keras.Model(x, layers.Dense(units, name="y")(x)))
+
+
+def tree_model():
+    tokens = keras.Input((None,), dtype="int32", ragged=True, name="tokens")
+    parents = keras.Input((None,), dtype="int32", ragged=True, name="parents")
+    nodes = kb.Embedding(50, 6, name="embedding")(tokens)
+    root = kb.TreeRecursive(kb.ChildSumTreeLSTMCell(5))([nodes, parents])
+    outputs = {"label": kb.Softmax(name="s")(kb.Vanilla(3)(root)), "nodes": nodes}
+    return random_weights(keras.Model({"tokens": tokens, "parents": parents}, outputs))
+
+
+def test_the_result_tells_what_was_made_and_checked(tmp_path):
+    path = tmp_path / "m.onnx"
+    result = export_onnx(dense_model(), path)
+    assert isinstance(result, ExportResult)
+    assert result.filepath == str(path)
+    assert result.op_counts == {"Add": 1, "MatMul": 1}
+    assert result.size_bytes == path.stat().st_size
+    assert result.parity.ok
+    assert result.parity.filepath == str(path)
+    assert "MatMul 1" in str(result)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_and_dims_are_those_of_keras(tmp_path):
+    exported = Exported(tree_model(), tmp_path / "m.onnx")
+    # Keras flattens dicts by their sorted keys.
+    assert exported.input_names == [
+        "parents",
+        "parents.row_splits",
+        "tokens",
+        "tokens.row_splits",
+    ]
+    assert exported.output_names == ["label", "nodes", "nodes.row_splits"]
+    shapes = {node.name: node.shape for node in exported.session.get_inputs()}
+    assert shapes["tokens"] == ["tokens.values"]
+    assert shapes["tokens.row_splits"] == ["batch+1"]
+    assert exported.session.get_outputs()[0].shape == ["batch", 3]
+    assert exported.session.get_outputs()[1].shape == ["nodes.values", 6]
+
+
+def test_free_axes_have_names_and_fixed_ones_sizes(tmp_path):
+    x = keras.Input((None, 5, None, 2), name="x")
+    exported = Exported(keras.Model(x, layers.ReLU(name="y")(x)), tmp_path / "m.onnx")
+    assert exported.session.get_inputs()[0].shape == ["batch", "x.time", 5, "x.axis3", 2]
+    assert exported.session.get_outputs()[0].shape == ["batch", "y.time", 5, "y.axis3", 2]
+
+
+def test_the_metadata_holds_the_contract_and_the_versions(tmp_path):
+    exported = Exported(tree_model(), tmp_path / "m.onnx", opset_version=17)
+    facts = exported.session.get_modelmeta().custom_metadata_map
+    assert Contract.from_json(facts[METADATA_KEY]) == signature_of(exported.model).contract
+    parents, tokens = Contract.from_json(facts[METADATA_KEY]).inputs
+    assert (parents.minimum, parents.tree_of) == (-1, "tokens")
+    assert (tokens.minimum, tokens.maximum) == (0, 49)
+    assert facts["keras_blocks.opset"] == "17"
+    assert facts["keras_blocks.keras"] == keras.__version__
+    assert exported.proto.producer_name == "keras-blocks"
+
+
+def test_a_tree_is_one_loop_over_levels(tmp_path):
+    exported = Exported(tree_model(), tmp_path / "m.onnx")
+    # One over the depth's bits, one over the levels.
+    assert exported.ops["Loop"] <= 2
+    tokens = tf.ragged.constant([[1, 2, 3], [4], [], [5, 6]], dtype=tf.int32)
+    parents = tf.ragged.constant([[2, 2, -1], [-1], [], [-1, 0]], dtype=tf.int32)
+    exported.check({"tokens": tokens, "parents": parents})
+
+
+@pytest.mark.parametrize("opset", [15, 16, 17, 18, 20])
+def test_the_opset_can_be_chosen(opset, tmp_path):
+    x = keras.Input((None, 6), name="x")
+    h = layers.LayerNormalization()(layers.Bidirectional(layers.GRU(4, return_sequences=True))(x))
+    model = random_weights(keras.Model(x, layers.Dense(3, activation="gelu")(h)))
+    exported = Exported(model, tmp_path / "m.onnx", opset_version=opset)
+    assert {entry.domain: entry.version for entry in exported.proto.opset_import} == {"": opset}
+    exported.check(sequences(2, 5))
+
+
+@pytest.mark.parametrize("opset", [14, 1000, 18.0, "18"])
+def test_an_opset_out_of_range_is_refused(opset, tmp_path):
+    with pytest.raises((ExportError, TypeError), match="opset"):
+        export_onnx(dense_model(), tmp_path / "m.onnx", opset_version=opset)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    model = tree_model()
+    for name in ("a.onnx", "b.onnx"):
+        export_onnx(model, tmp_path / name, verify=False)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_equal_weights_are_stored_once_and_nothing_is_unused(tmp_path):
+    shared = layers.Dense(5, name="shared")
+    x, y = keras.Input((4,), name="x"), keras.Input((4,), name="y")
+    model = random_weights(keras.Model([x, y], [shared(x), shared(y)]))
+    exported = Exported(model, tmp_path / "m.onnx")
+    assert len(exported.proto.graph.initializer) == 2
+    used = {name for node in exported.proto.graph.node for name in node.input}
+    assert {weight.name for weight in exported.proto.graph.initializer} <= used
+    assert exported.output_names == ["shared", "shared_1"]
+    exported.check([sequences(1, 3, 4)[0], sequences(1, 3, 4, seed=1)[0]])
+
+
+def test_an_output_may_be_an_input_or_a_weight(tmp_path):
+    class Constant(layers.Layer):
+        def call(self, x):
+            return tf.constant([[1.0, 2.0]])
+
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, [x, Constant(name="c")(x)])
+    exported = Exported(model, tmp_path / "m.onnx")
+    assert exported.input_names == ["x"]
+    assert exported.output_names == ["x_1", "c"]
+    exported.check(sequences(1, 3, 4)[0])
+
+
+def test_a_wrong_file_is_not_left_and_the_older_one_survives(tmp_path, monkeypatch):
+    path = tmp_path / "m.onnx"
+    export_onnx(dense_model(), path)
+    good = path.read_bytes()
+
+    def nudged(model, signature, opset):
+        converted, _ = to_onnx(model, signature, opset)
+        weight = converted.graph.initializer[0]
+        values = onnx.numpy_helper.to_array(weight) + np.float32(0.01)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        return converted, {}
+
+    monkeypatch.setattr(exporting, "to_onnx", nudged)
+    with pytest.raises(ParityError) as caught:
+        export_onnx(dense_model(), path)
+    assert not caught.value.report.ok
+    assert path.read_bytes() == good
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_does_not_load_is_refused_without_a_proof_too(tmp_path, monkeypatch):
+    def broken(model, signature, opset):
+        converted, _ = to_onnx(model, signature, opset)
+        converted.graph.node[0].op_type = "NoSuchOp"
+        return converted, {}
+
+    monkeypatch.setattr(exporting, "to_onnx", broken)
+    with pytest.raises(ExportError, match="onnxruntime does not load"):
+        export_onnx(dense_model(), tmp_path / "m.onnx", verify=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        export_onnx(dense_model(), tmp_path / "nowhere" / "m.onnx")
+    with pytest.raises(IsADirectoryError):
+        export_onnx(dense_model(), tmp_path)
+
+
+def refused_models():
+    x = keras.Input((4,), name="x")
+    text = keras.Input((1,), dtype="string", name="text")
+
+    def lambda_model(function):
+        return keras.Model(x, layers.Lambda(function, output_shape=(4,))(x))
+
+    def python(z):
+        return tf.ensure_shape(tf.numpy_function(np.sin, [z], tf.float32), [None, 4])
+
+    return {
+        "Lgamma": lambda_model(tf.math.lgamma),
+        "Python code": lambda_model(python),
+        "FFT": lambda_model(lambda z: tf.abs(tf.signal.fft(tf.cast(z, tf.complex64)))),
+        "bfloat16": lambda_model(lambda z: tf.cast(tf.cast(z, tf.bfloat16), tf.float32)),
+        "lookup table": keras.Model(text, layers.StringLookup(vocabulary=["a", "b"])(text)),
+    }
+
+
+@pytest.mark.parametrize("reason", ["Lgamma", "Python code", "FFT", "bfloat16", "lookup table"])
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_has_no_onnx_form_is_refused_with_the_reason(reason, verify, tmp_path):
+    with pytest.raises(ExportError, match=reason):
+        export_onnx(refused_models()[reason], tmp_path / "m.onnx", verify=verify)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_leaves_the_model_as_it_was(tmp_path):
+    x = keras.Input((None, 6), name="x")
+    model = keras.Model(x, kb.GRU(4)(layers.TimeDistributed(layers.Dense(6))(x)))
+    before = model(sequences(2, 3)).numpy()
+    weights = [weight.numpy() for weight in model.weights]
+    export_onnx(model, tmp_path / "m.onnx")
+    assert not any("call" in vars(layer) for layer in model._flatten_layers())
+    np.testing.assert_array_equal(model(sequences(2, 3)), before)
+    for weight, value in zip(model.weights, weights, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_a_failed_export_leaves_the_model_as_it_was(tmp_path):
+    x = keras.Input((None, 6), name="x")
+    model = keras.Model(x, layers.Lambda(tf.math.lgamma)(kb.GRU(4)(x)))
+    with pytest.raises(ExportError):
+        export_onnx(model, tmp_path / "m.onnx")
+    assert not any("call" in vars(layer) for layer in model._flatten_layers())
+
+
+def test_threads_can_export_one_model_at_once(tmp_path):
+    x = keras.Input((None, 6), name="x")
+    model = random_weights(keras.Model(x, kb.GRU(4)(x)))
+    failures = []
+
+    def export(number):
+        try:
+            export_onnx(model, tmp_path / f"{number}.onnx", verify=False)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=export, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    expected = model(sequences(2, 3)).numpy()
+    for number in range(3):
+        session = onnxruntime.InferenceSession(tmp_path / f"{number}.onnx")
+        (got,) = session.run(None, {"x": sequences(2, 3).numpy()})
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_user_can_lower_a_layer(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_lowerings", dict(registry._lowerings))
+
+    class Shrink(layers.Layer):
+        def call(self, x):
+            return tf.sign(x) * tf.nn.relu(tf.abs(x) - 0.5)
+
+    class Grown(Shrink):
+        pass
+
+    @lowers(Shrink)
+    def lower_shrink(layer):
+        def call(x):
+            spec = tf.TensorSpec(x.shape, x.dtype)
+            return onnx_node("Shrink", [x], [spec], lambd=0.5, bias=0.5)[0]
+
+        return call
+
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, [Shrink()(x), Grown()(x)])
+    exported = Exported(model, tmp_path / "m.onnx")
+    assert exported.ops["Shrink"] == 1
+    exported.check(sequences(1, 3, 4)[0])
+
+
+def test_a_second_lowering_or_converter_is_refused():
+    with pytest.raises(ValueError, match=r"GRU is lowered by .*recurrent\.lower_recurrent"):
+        registry.lowers(layers.GRU)(lambda layer: None)
+    with pytest.raises(ValueError, match=r"Erfc is converted by .*erf\.convert_erfc"):
+        registry.converts("Erfc")(lambda context, node, name, args: None)
+    with pytest.raises(TypeError, match="subclasses of keras"):
+        registry.lowers(int)(lambda layer: None)
+
+
+def test_an_onnx_node_outside_an_export_is_refused():
+    with pytest.raises(ExportError, match="in an export only"):
+        onnx_node("Relu", [tf.zeros([2])], [tf.TensorSpec([2])])
+
+
+def test_layer_outputs_name_the_tensors_of_each_layer():
+    x = keras.Input((None, 6), name="x", ragged=True)
+    h = kb.Vanilla(5, name="first")(x)
+    model = keras.Model(x, kb.GRU(4, name="second")(h))
+    converted, names = to_onnx(model, signature_of(model), layer_outputs=True)
+    assert names == {"first": ["first", "first.row_splits"], "second": ["second"]}
+    session = onnxruntime.InferenceSession(converted.SerializeToString())
+    inputs = ragged([2, 0, 3])
+    feed = {"x": inputs.values.numpy(), "x.row_splits": inputs.row_splits.numpy()}
+    first, _, second = session.run(None, feed)
+    np.testing.assert_allclose(first, model.layers[1](inputs).values, atol=1e-6)
+    np.testing.assert_allclose(second, model(inputs), atol=1e-6)
+
+
+def test_the_contract_travels_as_plain_json():
+    spec = TensorSpec("x", "float32", ("batch", 4))
+    text = Contract((spec,), (spec,)).to_json()
+    assert json.loads(text)["inputs"][0]["shape"] == ["batch", 4]
