@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import onnx
@@ -92,7 +93,7 @@ def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 def _refuse_unknown_ops(model: onnx.ModelProto) -> None:
     opset = {entry.domain: entry.version for entry in model.opset_import}
-    unknown = {}
+    unknown: dict[str, str] = {}
     for graph in nested_graphs(model.graph):
         for node in graph.node:
             if node.domain == RUNTIME_DOMAIN:
@@ -104,7 +105,7 @@ def _refuse_unknown_ops(model: onnx.ModelProto) -> None:
         raise ExportError(f"the model uses operations that have no ONNX form here: {ops}")
 
 
-def _set_values(values: Iterable[onnx.ValueInfoProto], wanted: Sequence[FlatTensor]) -> None:
+def _set_values(values: Any, wanted: Sequence[FlatTensor]) -> None:
     present = {value.name: value for value in values}
     infos = []
     for tensor in wanted:

@@ -71,6 +71,8 @@ def check_parity(
 
     Example:
 
+    >>> import keras, keras_blocks as kb
+    >>> from keras_blocks.export import check_parity, export_onnx
     >>> model = keras.Sequential([keras.Input((None, 4)), kb.GRU(8)])
     >>> result = export_onnx(model, "gru.onnx", verify=False)
     >>> check_parity(model, "gru.onnx").ok

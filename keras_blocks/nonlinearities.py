@@ -47,8 +47,8 @@ class Sigmoid(_Elementwise):
         The same as the input.
 
     Example:
-        >>> import keras_blocks as kb
-        >>> [round(float(y), 3) for y in kb.Sigmoid()([-1.0, 0.0, 1.0])]
+        >>> import keras_blocks as kb, numpy as np
+        >>> [round(float(y), 3) for y in kb.Sigmoid()(np.array([-1.0, 0.0, 1.0]))]
         [0.269, 0.5, 0.731]
     """
 
@@ -73,8 +73,8 @@ class Tanh(_Elementwise):
         The same as the input.
 
     Example:
-        >>> import keras_blocks as kb
-        >>> [round(float(y), 3) for y in kb.Tanh()([-1.0, 0.0, 1.0])]
+        >>> import keras_blocks as kb, numpy as np
+        >>> [round(float(y), 3) for y in kb.Tanh()(np.array([-1.0, 0.0, 1.0]))]
         [-0.762, 0.0, 0.762]
     """
 
@@ -99,8 +99,8 @@ class Rectifier(_Elementwise):
         The same as the input.
 
     Example:
-        >>> import keras_blocks as kb
-        >>> [float(y) for y in kb.Rectifier()([-1.0, 0.0, 1.0])]
+        >>> import keras_blocks as kb, numpy as np
+        >>> [float(y) for y in kb.Rectifier()(np.array([-1.0, 0.0, 1.0]))]
         [0.0, 0.0, 1.0]
 
     Reference:

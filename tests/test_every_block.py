@@ -276,18 +276,22 @@ def _with_values(x, values):
 @each_case
 def test_fit_lowers_the_loss_and_trains_every_weight(case):
     model = _headed(case)
-    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.compile(keras.optimizers.SGD(0.02, clipnorm=0.1), "mse")
     x, y = case.sample([3, 1, 4, 2]), np.array([[1.0], [-1.0], [0.5], [2.0]], "float32")
-    before = [np.array(weight) for weight in model.trainable_weights]
+    before, loss = [np.array(weight) for weight in model.trainable_weights], _loss(model, x, y)
     if case.ragged:
         rows = tf.data.Dataset.from_tensor_slices((tuple(_parts(x)), y)).batch(4)
         rows = rows.map(lambda x, y: (x if len(x) > 1 else x[0], y))
-        losses = model.fit(rows, epochs=8, shuffle=False, verbose=0).history["loss"]
+        model.fit(rows, epochs=8, shuffle=False, verbose=0)
     else:
-        losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
+        model.fit(x, y, batch_size=4, epochs=8, verbose=0)
+    assert _loss(model, x, y) < loss
     for weight, start in zip(model.trainable_weights, before, strict=True):
         assert np.any(np.asarray(weight) != start), weight.path
+
+
+def _loss(model, x, y):
+    return float(tf.reduce_mean((model(x) - y) ** 2))
 
 
 @each_case

@@ -25,29 +25,35 @@ def _fresh_keras():
 
 
 FRAMEWORKS = {"keras", "numpy", "tensorflow"}
-SHARED = {"keras_blocks.errors", "keras_blocks.ragged", "keras_blocks.ragged_rnn"}
+SHARED = {
+    "keras_blocks.errors",
+    "keras_blocks.ragged",
+    "keras_blocks.ragged_rnn",
+    "keras_blocks.scan",
+}
+TREES = {"keras_blocks.trees", "keras_blocks.tree_validity"}
 RULES = {
     "keras_blocks/__init__.py": {"keras_blocks.errors"},
     "keras_blocks/contract.py": set(),
     "keras_blocks/errors.py": set(),
     "keras_blocks/ragged*.py": FRAMEWORKS | SHARED,
+    "keras_blocks/scan.py": FRAMEWORKS | SHARED,
     "keras_blocks/nonlinearities.py": FRAMEWORKS | SHARED,
-    "keras_blocks/trees.py": FRAMEWORKS | {"nltk", "keras_blocks.errors", "keras_blocks.ragged"},
+    "keras_blocks/tree_validity.py": {"keras_blocks.errors"},
+    "keras_blocks/trees.py": FRAMEWORKS | SHARED | TREES | {"nltk"},
     # A unit knows units, a mechanism mechanisms; no mechanism knows a concrete unit.
     "keras_blocks/units/*": FRAMEWORKS | SHARED | {"keras_blocks.units"},
-    "keras_blocks/mechanisms/*": FRAMEWORKS
-    | SHARED
-    | {"keras_blocks.mechanisms", "keras_blocks.trees"},
+    "keras_blocks/mechanisms/*": FRAMEWORKS | SHARED | TREES | {"keras_blocks.mechanisms"},
     # All of the layers, but neither the server nor the command line.
     "export/*": FRAMEWORKS
     | SHARED
+    | TREES
     | {"onnx", "onnxruntime", "rich", "tf2onnx"}
     | {
         "keras_blocks.contract",
         "keras_blocks.export",
         "keras_blocks.mechanisms",
         "keras_blocks.nonlinearities",
-        "keras_blocks.trees",
         "keras_blocks.units",
     },
     # No TensorFlow, no Keras, no layers, no export.

@@ -59,13 +59,10 @@ class NativeCell:
 def native_cell(cell: Any) -> NativeCell | None:
     """How a cell runs as a recurrent ONNX op, or None where it does not."""
     make = _native_cells().get(type(cell))
-    activations = [
-        onnx_activation(getattr(cell, name, None))
-        for name in ("recurrent_activation", "activation")
-    ]
-    if make is None or None in activations:
+    if make is None:
         return None
-    return make(cell, *activations)
+    gate, output = onnx_activation(cell.recurrent_activation), onnx_activation(cell.activation)
+    return None if gate is None or output is None else make(cell, gate, output)
 
 
 def _gru(cell: Any, gate: OnnxActivation, output: OnnxActivation) -> NativeCell:

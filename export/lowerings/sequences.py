@@ -18,8 +18,20 @@ from keras_blocks.export.standins import onnx_node
 from keras_blocks.ragged import from_row_splits
 
 
+class Even:
+    """Rows of one length; there are as many as the op sees."""
+
+    def trimmed(self, states: tf.Tensor) -> tf.Tensor:
+        """States as they come out."""
+        return states
+
+    def padded(self, states: tf.Tensor) -> tf.Tensor:
+        """States as they go in."""
+        return states
+
+
 @dataclass(frozen=True)
-class Dense:
+class Dense(Even):
     """Rows of the same length, no step masked."""
 
     inputs: tf.Tensor
@@ -28,12 +40,6 @@ class Dense:
     def time_major(self) -> tf.Tensor:
         """(time, batch, features)."""
         return tf.transpose(self.inputs, [1, 0, 2])
-
-    def trimmed(self, states: tf.Tensor) -> tf.Tensor:
-        """States as they come out."""
-        return states
-
-    padded = trimmed
 
     def sequences(self, outputs: tf.Tensor, reverse: bool, hold: bool) -> tf.Tensor:
         """(batch, time, directions * units), in the order of the input."""
@@ -44,13 +50,11 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(Even):
     """Rows of the same length with a mask (batch, time)."""
 
     inputs: tf.Tensor
     mask: tf.Tensor
-
-    trimmed = padded = Dense.trimmed
 
     @property
     def lengths(self) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,10 @@ Shape = tuple[int | None, ...]
 
 PACKAGE = "keras_blocks"
 """The name under which the mechanisms register for serialisation."""
+
+
+_lifted: weakref.WeakKeyDictionary[keras.layers.Layer, int] = weakref.WeakKeyDictionary()
+"""How often each layer was lifted: one that is lifted twice is shared, and saved as such."""
 
 
 def check_layer(layer: Any, owner: str, argument: str = "layer") -> keras.layers.Layer:
@@ -39,6 +44,11 @@ def check_layer(layer: Any, owner: str, argument: str = "layer") -> keras.layers
         f"{owner}: `{argument}` must be a Keras layer. "
         f"Received: {layer!r} (of type {type(layer).__name__}). {mend}"
     )
+
+
+def count_lift(layer: keras.layers.Layer) -> None:
+    """Notes that a mechanism holds the layer; each does so once."""
+    _lifted[layer] = _lifted.get(layer, 0) + 1
 
 
 def build_layer(layer: keras.layers.Layer, input_shape: Any) -> None:
@@ -93,7 +103,14 @@ def unbuilt_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
     # So that the classes of layers inside are found where they are not registered.
     classes = {type(inner).__name__: type(inner) for inner in layer._flatten_layers()}
     with keras.saving.CustomObjectScope(classes):
-        return type(layer).from_config(layer.get_config())
+        return type(layer).from_config(_unshared(layer.get_config()))
+
+
+def _unshared(config: Any) -> Any:
+    """The config without Keras's marks of shared objects, so that nothing is: it is a new copy."""
+    if isinstance(config, dict):
+        return {k: _unshared(v) for k, v in config.items() if k != "shared_object_id"}
+    return [_unshared(v) for v in config] if isinstance(config, list) else config
 
 
 def vector_output_shape(layer: keras.layers.Layer, input_shape: Shape, owner: str) -> Shape:
@@ -117,10 +134,11 @@ def _symbol(layer: keras.layers.Layer, shape: Shape) -> keras.KerasTensor:
 
 def store_layer(layer: Any) -> dict[str, Any]:
     """The config of a lifted layer, or of a cell."""
-    # While a model is saved, Keras marks what it serialises again as shared, but in nested configs
-    # loses the mark of the first time. So the first time is never the one that is kept.
-    keras.saving.serialize_keras_object(layer)
     config = keras.saving.serialize_keras_object(layer)
+    if _lifted.get(layer, 0) > 1:
+        # While a model is saved, Keras marks what it serialises again as shared, but in nested
+        # configs loses the mark of the first time. So the first time is not the one to keep.
+        config = keras.saving.serialize_keras_object(layer)
     # The mechanism builds it. Left to itself Keras would call a layer built that has no `build` of
     # its own, and never make the weights of the layers inside.
     config.pop("build_config", None)
@@ -194,6 +212,7 @@ class Lifting(keras.layers.Layer):
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
         check_layer(layer, type(self).__name__)
         super().__init__(**kwargs)
+        count_lift(layer)
         self.layer = layer
 
     def get_config(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from keras_blocks.mechanisms.lifting import (
     PACKAGE,
     build_layer,
     check_layer,
+    count_lift,
     output_shape,
     restore_layer,
     store_layer,
@@ -70,6 +71,8 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
         self.layers = [
             check_layer(layer, "Stacked", f"layers[{index}]") for index, layer in enumerate(layers)
         ]
+        for layer in self.layers:
+            count_lift(layer)
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:

@@ -103,7 +103,7 @@ def dense_mask(mask: tf.Tensor, window: Window) -> tf.Tensor:
     """
     steps = window.steps(spatial_lengths(mask, window.rank))
     if window.padding == "valid":
-        return tf.reduce_any(tf.stack(list(_slices(mask, window, steps))), axis=0)
+        return tf.reduce_all(tf.stack(list(_slices(mask, window, steps))), axis=0)
     return mask[(slice(None), *(slice(None, None, stride) for stride in window.strides))]
 
 

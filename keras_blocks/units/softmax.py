@@ -38,8 +38,8 @@ class Softmax(AcceptsRagged, keras.layers.Softmax):
         ValueError: a ragged input and axis 0, or a list of axes.
 
     Example:
-        >>> import keras_blocks as kb
-        >>> [round(float(y), 3) for y in kb.Softmax()([[1.0, 2.0, 1.0]])[0]]
+        >>> import keras_blocks as kb, numpy as np
+        >>> [round(float(y), 3) for y in kb.Softmax()(np.array([[1.0, 2.0, 1.0]]))[0]]
         [0.212, 0.576, 0.212]
     """
 

@@ -108,6 +108,17 @@ def test_a_layer_in_a_loop_is_named_by_the_layer_that_holds_the_loop(tmp_path):
     assert caught.value.report.first_difference.layer in ("loop", "culprit")
 
 
+def test_a_layer_that_a_lowering_calls_less_often_is_not_blamed(tmp_path):
+    # Keras calls the inner layer at every step, the export once on all of them.
+    x = keras.Input((None, 4), name="x")
+    steps = layers.TimeDistributed(layers.Dense(4, name="inner"), name="steps")(x)
+    model = keras.Model(x, Twice(name="culprit")(steps))
+    export_onnx(model, tmp_path / "model.onnx", verify=False)
+    given = np.ones((2, 3, 4), "float32")
+    report = check_parity(model, tmp_path / "model.onnx", inputs=given)
+    assert report.first_difference.layer == "culprit"
+
+
 def test_layers_with_confusable_names_are_told_apart(tmp_path):
     # Keras traces the layer 'dense' in the scope 'dense_1', if it likes.
     x = keras.Input((4,), name="x")

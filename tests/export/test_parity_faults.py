@@ -150,14 +150,14 @@ def owner_of(model: keras.Model, weight: onnx.TensorProto) -> str:
 
 def test_a_nudge_of_any_row_of_an_embedding_is_caught(tmp_path):
     ids = keras.Input((None,), dtype="int32", name="ids")
-    pooled = layers.GlobalAveragePooling1D()(layers.Embedding(40, 6)(ids))
+    pooled = layers.GlobalAveragePooling1D()(layers.Embedding(300, 6)(ids))
     model = keras.Model(ids, layers.Dense(2)(pooled))
     signature = signature_of(model)
     file = exported(model)
-    table = next(w for w in weights(file) if list(w.dims) == [40, 6])
+    table = next(w for w in weights(file) if list(w.dims) == [300, 6])
     right = numpy_helper.to_array(table)
     proof = Proof(model, signature)
-    for row in range(40):
+    for row in range(0, 300, 13):
         table.CopyFrom(numpy_helper.from_array(with_nudged_row(right, row), table.name))
         proof.failed = None
         proof.run(OnnxSide(save(file, tmp_path)), draw_samples(signature.contract))

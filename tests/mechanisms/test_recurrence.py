@@ -196,6 +196,17 @@ def test_both_directions_run_in_a_stock_bidirectional_layer():
     assert np.any(np.asarray(first) != np.asarray(second))
 
 
+def test_the_two_directions_keep_weights_of_their_own_when_loaded(tmp_path):
+    x = keras.Input((None, 5))
+    both = layers.Bidirectional(kb.Recurrence(kb.Stacked([Wave(4), kb.Vanilla(3)])))
+    model = keras.Model(x, both(x))
+    model.save(tmp_path / "both.keras")
+    again = keras.saving.load_model(tmp_path / "both.keras")
+    data = normal(2, 6, 5)
+    assert len(again.weights) == len(model.weights) == 6
+    np.testing.assert_allclose(again(data), model(data), rtol=SAME_SUMS, atol=SAME_SUMS)
+
+
 @pytest.mark.parametrize("go_backwards", [False, True])
 @each_layer
 def test_a_ragged_row_gives_what_it_gives_alone(make, go_backwards):
