@@ -63,7 +63,7 @@ class Convolution(AcceptsRagged, Lifting):
     Output shape:
         (batch, steps..., *output of the layer). Along an axis of n positions there are
         max(0, 1 + (n - extent) // stride) steps under "valid", with extent = 1 + (width - 1) *
-        dilation_rate, and ceil(n / stride) steps else. Ragged where the input is.
+        dilation_rate, and ceil(n / stride) steps else (n of 1 or more). Ragged where the input is.
 
     Raises:
         TypeError: `layer` is no layer.
@@ -204,8 +204,9 @@ class Convolution(AcceptsRagged, Lifting):
             inputs = tf.pad(inputs, [(0, 0), (window.extents[0] - 1, 0), (0, 0)])
             padding = "valid"
         missing = None
-        if None in steps:
-            inputs, missing = _with_room(inputs, window.extents if padding == "valid" else 1)
+        # Zeros around the input leave room for a window wherever there is a step at all.
+        if None in steps and window.padding == "valid":
+            inputs, missing = _with_room(inputs, window.extents)
         products = keras.ops.conv(
             inputs,
             keras.ops.reshape(kernel, (*window.size, inputs.shape[-1], units)),
@@ -237,7 +238,6 @@ class Convolution(AcceptsRagged, Lifting):
         place = place_windows(x, window)
         gap = 0 if window.padding == "valid" else window.extents[0] - 1
         splits = x.row_splits
-        begins = splits[:-1] + gap * tf.range(tf.size(splits, splits.dtype) - 1)
         ((before, _),) = window.pads((x.row_lengths(),))
         before = tf.cast(before, splits.dtype)
         begins = splits[:-1] + gap * tf.range(tf.size(splits, splits.dtype) - 1) + before
@@ -264,14 +264,13 @@ def _in_line(x: tf.RaggedTensor, begins: tf.Tensor, behind: int) -> tf.Tensor:
     return tf.scatter_nd(positions[:, tf.newaxis], x.values, shape)
 
 
-def _with_room(x: tf.Tensor, least: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def _with_room(x: tf.Tensor, least: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
     """Zeros behind the axes that are too short for a single window, and how many there are.
 
     TensorFlow fails on a convolution of no windows, or gives its input back.
     """
     # In 64 bits, as ONNX has its shapes.
-    least = tf.pad(tf.broadcast_to(tf.constant(least, tf.int64), [len(x.shape) - 2]), [(1, 1)])
-    missing = tf.maximum(least - tf.shape(x, tf.int64), 0)
+    missing = tf.maximum(tf.constant((0, *least, 0), tf.int64) - tf.shape(x, tf.int64), 0)
     padded = tf.pad(x, tf.stack([tf.zeros_like(missing), missing], axis=1))
     padded.set_shape((x.shape[0], *(None for _ in x.shape[1:-1]), x.shape[-1]))
     return padded, missing
