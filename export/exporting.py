@@ -13,13 +13,14 @@ from typing import Any
 import keras
 import onnx
 
+from keras_blocks.contract import PROOF_METADATA_KEY
 from keras_blocks.errors import ExportError
 from keras_blocks.export.convert import DEFAULT_OPSET, to_onnx
 from keras_blocks.export.execution import OnnxSide, RefusedError
 from keras_blocks.export.finish import op_counts
 from keras_blocks.export.parity import prove
 from keras_blocks.export.progress import shown
-from keras_blocks.export.report import PROOF_METADATA_KEY, ExportResult
+from keras_blocks.export.report import ExportResult
 from keras_blocks.export.signature import signature_of
 
 
@@ -44,7 +45,7 @@ def export_onnx(
 
     Args:
         model: a functional, sequential or subclassed Keras model; it need not have been called.
-        filepath: str, where the file goes; `.onnx` by custom.
+        filepath: str, where the file goes; `.onnx` by custom. Missing folders are made.
         opset_version: int, the version of the ONNX operators, 15 or more; None takes the default.
         input_signature: for a subclassed model that has never been called: a list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
@@ -58,7 +59,7 @@ def export_onnx(
     Raises:
         ParityError: the file does not compute what the model does; its `report` says where.
         ExportError: the model has no ONNX form; the message gives the reason.
-        FileNotFoundError: the folder of `filepath` does not exist.
+        OSError: the file cannot be written there.
 
     Example:
 
@@ -98,10 +99,10 @@ def export_onnx(
 
 
 def _check_target(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder '{target.parent}' to write '{target}' to")
     if target.is_dir():
         raise IsADirectoryError(f"filepath='{target}' is a folder; give the name of a file")
+    # Before the work, so that a folder that cannot be written to does not cost it.
+    target.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _serialized(model: onnx.ModelProto) -> bytes:

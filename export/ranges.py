@@ -39,11 +39,13 @@ _HANDS_ON = frozenset(
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The least and greatest allowed value, and the input that holds a tree's features."""
+    """The least and greatest allowed value; of a tree's parents, the input that holds its features
+    and how many children a node may have."""
 
     minimum: float | None = None
     maximum: float | None = None
     tree_of: int | None = None
+    max_children: int | None = None
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Reads:
     """The notes of one trace."""
 
     ids: list[tuple[tf.Tensor, int]] = field(default_factory=list)
-    trees: list[tuple[tf.Tensor, tf.Tensor]] = field(default_factory=list)
+    trees: list[tuple[tf.Tensor, tf.Tensor, int | None]] = field(default_factory=list)
 
     @contextmanager
     def watch(self, model: keras.Model) -> Iterator[None]:
@@ -66,21 +68,23 @@ class Reads:
         for tensor, input_dim in self.ids:
             index = position.get(_origin(tensor))
             if index is not None:
-                before = found[index].maximum if index in found else None
+                known = found[index].maximum if index in found else None
                 last = input_dim - 1
-                found[index] = ValueRange(0, last if before is None else min(before, last))
-        for parents, row_splits in self.trees:
+                found[index] = ValueRange(0, last if known is None else min(known, last))
+        for parents, row_splits, arity in self.trees:
             index, rows = position.get(_origin(parents)), position.get(_origin(row_splits))
             if index is not None and rows is not None:
                 # The row splits of an input follow its values.
-                found[index] = ValueRange(minimum=-1, tree_of=rows - 1)
+                known = found[index].max_children if index in found else None
+                most = min((n for n in (known, arity) if n is not None), default=None)
+                found[index] = ValueRange(minimum=-1, tree_of=rows - 1, max_children=most)
         return found
 
     def _noting(self, layer: keras.layers.Layer) -> Call | None:
         if isinstance(layer, keras.layers.Embedding | kb.Embedding):
             return _before(layer.call, lambda x: self._note_ids(x, layer.input_dim))
         if isinstance(layer, kb.TreeRecursive):
-            return _before(layer.call, self._note_tree)
+            return _before(layer.call, lambda x: self._note_tree(x, layer.cell.arity))
         return None
 
     def _note_ids(self, inputs: Any, input_dim: int) -> None:
@@ -88,10 +92,10 @@ class Reads:
         if isinstance(values, tf.Tensor):
             self.ids.append((values, input_dim))
 
-    def _note_tree(self, inputs: Any) -> None:
+    def _note_tree(self, inputs: Any, arity: int | None) -> None:
         features, parents = inputs[:2]
         if isinstance(features, tf.RaggedTensor) and isinstance(parents, tf.RaggedTensor):
-            self.trees.append((parents.values, features.row_splits))
+            self.trees.append((parents.values, features.row_splits, arity))
 
 
 def _before(call: Call, note: Callable[[Any], None]) -> Call:

@@ -22,8 +22,6 @@ from keras_blocks.export.tables import (
     value_text,
 )
 
-PROOF_METADATA_KEY = "keras_blocks.proof"
-
 
 @dataclass(frozen=True)
 class Worst:

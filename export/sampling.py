@@ -197,7 +197,8 @@ class _Room:
         for spec in self.specs:
             lengths = self._lengths(spec)
             if spec.tree_of:
-                trees = [random_parents(n, self.plan.trees, generator) for n in lengths]
+                most = spec.max_children
+                trees = [random_parents(n, self.plan.trees, generator, most) for n in lengths]
                 values = np.concatenate([np.zeros(0), *trees]).astype(spec.dtype)
             else:
                 values = draw_values(spec, self._shape(spec), self.plan.scale, generator)

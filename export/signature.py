@@ -7,7 +7,7 @@ model is traced once, as it is, to see what it returns and which layers read its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
@@ -182,7 +182,7 @@ def _state_of(layer: keras.layers.Layer) -> list[Any]:
 
 def _named_range(owners: list[Symbol], found: ValueRange) -> dict[str, Any]:
     tree_of = None if found.tree_of is None else owners[found.tree_of].name
-    return {"minimum": found.minimum, "maximum": found.maximum, "tree_of": tree_of}
+    return {**asdict(found), "tree_of": tree_of}
 
 
 def _input_spec(symbol: Symbol, ranges: dict[str, dict[str, Any]]) -> TensorSpec:

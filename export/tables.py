@@ -50,7 +50,8 @@ def _notes(spec: TensorSpec) -> str:
     if spec.ragged:
         notes.append(f"ragged ({spec.row_splits_name})")
     if spec.tree_of is not None:
-        notes.append(f"tree of {spec.tree_of}")
+        most = "" if spec.max_children is None else f", {spec.max_children} children at most"
+        notes.append(f"tree of {spec.tree_of}{most}")
     if spec.minimum is not None or spec.maximum is not None:
         low = "..." if spec.minimum is None else f"{spec.minimum:g}"
         high = "..." if spec.maximum is None else f"{spec.maximum:g}"

@@ -79,16 +79,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _SUBMODULES:
         raise AttributeError(f"module 'keras_blocks' has no attribute '{name}'")
     try:
-        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        module = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
     except ModuleNotFoundError as error:
         if error.name not in {"keras", "tensorflow"}:
             raise
         raise MissingExtraError(f"keras_blocks.{name}", "tensorflow", error.name) from None
+    if name in _SUBMODULES:
+        return module
     value = getattr(module, name)
     globals()[name] = value
     return value
@@ -99,7 +99,7 @@ def __dir__() -> list[str]:
 
 
 def _register_with_keras() -> None:
-    with contextlib.suppress(MissingExtraError):
+    with contextlib.suppress(KerasBlocksError):
         for name in _HOMES:
             __getattr__(name)
 

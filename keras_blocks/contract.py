@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 METADATA_KEY = "keras_blocks.contract"
+PROOF_METADATA_KEY = "keras_blocks.proof"
+"""Where the exporter leaves a short JSON summary of the proof."""
 FORMAT_VERSION = 1
 ROW_SPLITS_DTYPE = "int64"
 
@@ -42,6 +44,8 @@ class TensorSpec:
         maximum: greatest allowed value, or None; token ids end at the vocabulary's last.
         tree_of: for the parents of a tree, the name of the ragged input that holds the features of
             its nodes: both must have the same rows.
+        max_children: for the parents of a tree, how many children a node may have, or None for
+            any number.
     """
 
     name: str
@@ -51,6 +55,7 @@ class TensorSpec:
     minimum: float | None = None
     maximum: float | None = None
     tree_of: str | None = None
+    max_children: int | None = None
 
     @property
     def row_splits_name(self) -> str:

@@ -13,6 +13,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_blocks.errors import KerasBlocksError
+
+if keras.backend.backend() != "tensorflow":
+    raise KerasBlocksError(
+        f"keras_blocks runs on Keras's TensorFlow backend, and the backend here is "
+        f"'{keras.backend.backend()}'. Set the environment variable KERAS_BACKEND=tensorflow."
+    )
+
 
 def is_ragged(x: Any) -> bool:
     """Whether `x` is a ragged tensor, real or symbolic."""

@@ -157,8 +157,10 @@ def _tensor_metadata(spec: TensorSpec, tensor: FlatTensor) -> dict[str, Any]:
     if spec.ragged:
         parameters["ragged"] = "values" if tensor.name == spec.name else "row_splits"
     if tensor.name == spec.name:
-        extras = {"minimum": spec.minimum, "maximum": spec.maximum, "tree_of": spec.tree_of}
-        parameters |= {key: value for key, value in extras.items() if value is not None}
+        for key in ("minimum", "maximum", "tree_of", "max_children"):
+            value = getattr(spec, key)
+            if value is not None:
+                parameters[key] = value
     return {
         "name": tensor.name,
         "datatype": PROTOCOL[tensor.dtype],

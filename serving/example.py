@@ -51,8 +51,8 @@ def example_request(contract: Contract) -> dict[str, Any]:
 
 def _example_values(spec: TensorSpec, sizes: dict[str, int]) -> np.ndarray:
     if spec.tree_of is not None:
-        # Each tree is a root and its children.
-        rows = [np.where(np.arange(nodes) == 0, -1, 0) for nodes in _ROWS]
+        # A root and its children, and theirs where it may not have as many.
+        rows = [(np.arange(nodes) - 1) // (spec.max_children or nodes) for nodes in _ROWS]
         return np.concatenate(rows).astype(spec.dtype)
     dims = () if spec.shape == ANY_SHAPE else spec.shape
     shape = tuple(_size(dim, sizes) for dim in dims)

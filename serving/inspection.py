@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from keras_blocks.contract import PROOF_METADATA_KEY
 from keras_blocks.serving.codec import model_metadata
 from keras_blocks.serving.model import Model
 
@@ -36,7 +37,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
 
 
 def _proof(model: Model) -> Any:
-    text = model.session.metadata.get("keras_blocks.proof")
+    text = model.session.metadata.get(PROOF_METADATA_KEY)
     try:
         return None if text is None else json.loads(text)
     except ValueError:

@@ -7,13 +7,16 @@ import numpy as np
 from keras_blocks.serving.values import refuse
 
 
-def check_parents(name: str, parents: np.ndarray, row_splits: np.ndarray) -> None:
+def check_parents(
+    name: str, parents: np.ndarray, row_splits: np.ndarray, max_children: int | None = None
+) -> None:
     """Checks a batch of trees; an empty tree is one.
 
     Args:
         name: str, the input, for the error.
         parents: the index of each node's parent in its own tree, -1 at the root.
         row_splits: tree i is parents[row_splits[i]:row_splits[i + 1]].
+        max_children: int, how many children a node may have, or None for any number.
 
     Raises:
         ContractError: names tree and node.
@@ -42,17 +45,31 @@ def check_parents(name: str, parents: np.ndarray, row_splits: np.ndarray) -> Non
     if wrong.any():
         tree = int(wrong.argmax())
         raise refuse(name, f"tree {tree} has {roots[tree]} roots (parent -1), exactly one expected")
-    _refuse_cycles(name, parents, tree_of, row_splits)
+    in_batch = parents + row_splits[:-1][tree_of]
+    _refuse_cycles(name, parents, in_batch, tree_of, row_splits)
+    if max_children is not None:
+        children = np.bincount(in_batch[parents >= 0], minlength=len(parents))
+        if children.max(initial=0) > max_children:
+            node = int(children.argmax())
+            raise refuse(
+                name,
+                f"{_place(node, tree_of, row_splits)} has {children[node]} children, "
+                f"at most {max_children} expected",
+            )
 
 
 def _refuse_cycles(
-    name: str, parents: np.ndarray, tree_of: np.ndarray, row_splits: np.ndarray
+    name: str,
+    parents: np.ndarray,
+    in_batch: np.ndarray,
+    tree_of: np.ndarray,
+    row_splits: np.ndarray,
 ) -> None:
     # Pointer doubling: every round doubles how far each node looks up. Who does not see a root
     # after enough rounds for the longest tree hangs below a cycle.
     nodes = np.arange(len(parents))
     is_root = parents == -1
-    ancestor = np.where(is_root, nodes, parents + row_splits[:-1][tree_of])
+    ancestor = np.where(is_root, nodes, in_batch)
     longest = int(np.diff(row_splits).max(initial=0))
     for _ in range(longest.bit_length()):
         ancestor = ancestor[ancestor]

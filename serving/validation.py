@@ -164,4 +164,4 @@ def _check_trees(spec: TensorSpec, features: str, inputs: Mapping[str, np.ndarra
             f"tree {row} has {splits[row + 1] - splits[row]} nodes, but '{features}' has "
             f"{others[row + 1] - others[row]} there; both must have the same rows",
         )
-    check_parents(spec.name, inputs[spec.name], splits)
+    check_parents(spec.name, inputs[spec.name], splits, spec.max_children)

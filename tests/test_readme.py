@@ -15,7 +15,6 @@ def python_examples():
 
 def test_the_readmes_examples_run_and_print_what_they_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models/trees/1").mkdir(parents=True)
     namespace: dict = {}
     for example in python_examples():
         printed = io.StringIO()

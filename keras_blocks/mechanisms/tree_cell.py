@@ -1,18 +1,4 @@
-"""What `TreeRecursive` applies to the nodes of one level.
-
-A cell is a Keras layer that gives the states of nodes from their features and from the states of
-their children. A cell of your own says how wide its states are, and what one level is:
-
-    class MeanCell(TreeCell):
-        def __init__(self, units, **kwargs):
-            super().__init__(**kwargs)
-            self.state_size = units
-            self.dense = keras.layers.Dense(units, "tanh")
-
-        def call(self, inputs, children):
-            mean = children.sum(children.states[0]) / tf.maximum(children.number(), 1)
-            return self.dense(tf.concat([inputs, mean], axis=-1))
-"""
+"""What `TreeRecursive` applies to the nodes of one level: the protocol of its cells."""
 
 from __future__ import annotations
 
@@ -62,13 +48,36 @@ class Children(NamedTuple):
 
 
 class TreeCell(keras.layers.Layer):
-    """Base of the cells. Only `state_size` and `call` must be given.
+    """Base of the cells: the states of nodes from their features and their children's states.
+
+    A cell of your own says how wide its states are, and what one level is.
 
     Attributes:
         state_size: int, or tuple of int where there are several states. The first state is the
             node's vector, which `TreeRecursive` returns.
         arity: the most children that a node may have, or None for any number. With an arity the
             children come with their slots, and a node with more children is refused.
+
+    Input shape:
+        (nodes, features), and `children`: the `Children` of these nodes.
+
+    Output shape:
+        (nodes, state size), one for each state.
+
+    Example:
+        >>> import keras, keras_blocks as kb, tensorflow as tf
+        >>> class MeanCell(kb.TreeCell):
+        ...     def __init__(self, units, **kwargs):
+        ...         super().__init__(**kwargs)
+        ...         self.state_size = units
+        ...         self.dense = keras.layers.Dense(units, "tanh")
+        ...
+        ...     def call(self, inputs, children):
+        ...         mean = children.sum(children.states[0]) / tf.maximum(children.number(), 1)
+        ...         return self.dense(tf.concat([inputs, mean], axis=-1))
+        >>> features = tf.ragged.constant([[[1.0], [2.0], [3.0]]], ragged_rank=1)
+        >>> kb.TreeRecursive(MeanCell(4))([features, tf.ragged.constant([[-1, 0, 0]])]).shape
+        TensorShape([1, 4])
     """
 
     state_size: int | tuple[int, ...]

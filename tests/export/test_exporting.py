@@ -175,9 +175,10 @@ def test_a_file_that_does_not_load_is_refused_without_a_proof_too(tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        export_onnx(dense_model(), tmp_path / "nowhere" / "m.onnx")
+def test_missing_folders_are_made_and_a_folder_is_no_file(tmp_path):
+    target = tmp_path / "dense" / "1" / "model.onnx"
+    export_onnx(dense_model(), target)
+    assert list(target.parent.iterdir()) == [target]
     with pytest.raises(IsADirectoryError):
         export_onnx(dense_model(), tmp_path)
 

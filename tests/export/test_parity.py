@@ -13,6 +13,7 @@ import tensorflow as tf
 from onnx import numpy_helper
 
 import keras_blocks as kb
+from keras_blocks.contract import PROOF_METADATA_KEY
 from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export import check_parity, export_onnx
 from keras_blocks.export.comparison import (
@@ -24,7 +25,6 @@ from keras_blocks.export.comparison import (
 )
 from keras_blocks.export.convert import to_onnx
 from keras_blocks.export.parity import sample_of
-from keras_blocks.export.report import PROOF_METADATA_KEY
 from keras_blocks.export.signature import signature_of
 
 layers = keras.layers

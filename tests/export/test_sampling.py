@@ -223,3 +223,11 @@ def test_random_trees_put_their_nodes_in_any_order():
 def test_an_unknown_shape_of_tree_is_refused():
     with pytest.raises(ValueError, match=r"one of .*Received: shape='bush'"):
         random_parents(3, "bush", np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_random_trees_give_no_node_more_children_than_allowed(shape):
+    for most in (1, 2, 3):
+        parents = random_parents(40, shape, np.random.default_rng(5), max_children=most)
+        assert np.bincount(parents[parents >= 0]).max() <= most
+        assert (parents == -1).sum() == 1

@@ -102,6 +102,16 @@ def test_ids_are_bounded_by_the_smallest_embedding_that_reads_them():
     assert (spec.minimum, spec.maximum) == (0, 6)
 
 
+def test_the_parents_of_a_tree_know_their_features_and_how_many_children_the_cell_takes():
+    nodes = keras.Input((None, 6), ragged=True, name="nodes")
+    parents = keras.Input((None,), dtype="int32", ragged=True, name="parents")
+    cells = kb.NaryTreeLSTMCell(3, arity=4), kb.Vanilla(2), kb.ChildSumTreeLSTMCell(3)
+    roots = [kb.TreeRecursive(cell)([nodes, parents]) for cell in cells]
+    for outputs, most in ((roots, 2), (roots[:1], 4), (roots[2:], None)):
+        spec = signature_of(keras.Model([nodes, parents], outputs)).contract.inputs[1]
+        assert (spec.tree_of, spec.minimum, spec.max_children) == ("nodes", -1, most)
+
+
 def test_ids_that_are_computed_first_have_no_bounds():
     ids = keras.Input((None,), dtype="int32", name="ids")
     model = keras.Model(ids, layers.Embedding(9, 2)(ids % 9))

@@ -65,3 +65,10 @@ def test_the_error_counts_nodes_within_their_own_tree():
         check_parents("parents", np.array([-1, 0, -1, -1, 0]), splits)
     with pytest.raises(ContractError, match="node 1 of tree 2 does not reach the root"):
         check_parents("parents", np.array([-1, 0, -1, 2, 1]), splits)
+
+
+def test_a_node_with_more_children_than_the_model_takes_is_refused_by_name():
+    parents, splits = np.array([-1, -1, 0, 0, 0]), np.array([0, 1, 5])
+    check_parents("parents", parents, splits, max_children=3)
+    with pytest.raises(ContractError, match="node 0 of tree 1 has 3 children, at most 2 expected"):
+        check_parents("parents", parents, splits, max_children=2)
