@@ -17,9 +17,8 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.capture import Captured, capture
 from keras_blocks.export.finish import finish
 from keras_blocks.export.hooks import one_at_a_time
-from keras_blocks.export.inner import inner_model
 from keras_blocks.export.lowerings import converters
-from keras_blocks.export.signature import Signature, signature_of
+from keras_blocks.export.signature import Signature
 from keras_blocks.export.standins import STAND_IN_OP, stand_in_handler
 
 LOWEST_OPSET, NEWEST_DIRECT_OPSET = 15, 18
@@ -31,38 +30,18 @@ _SKIPPED_OPTIMIZERS = frozenset({"einsum_optimizer", "merge_duplication"})
 
 
 def to_onnx(
-    model: keras.Model,
-    signature: Signature,
-    opset: int = DEFAULT_OPSET,
-    layer_outputs: bool = False,
-) -> tuple[onnx.ModelProto, dict[str, list[str]]]:
+    model: keras.Model, signature: Signature, opset: int = DEFAULT_OPSET
+) -> onnx.ModelProto:
     """The ONNX model of a Keras model.
 
     Args:
         model: the Keras model.
         signature: its signature.
         opset: int, the version of the ONNX operators.
-        layer_outputs: bool, whether the graph gives the outputs of the layers inside (those of
-            `inner_model(model)`, in its order) in place of the model's own.
-
-    Returns:
-        The ONNX model, and for each layer the names of its tensors, in the order of computation;
-        empty without `layer_outputs`.
 
     Raises:
         ExportError: the model has no ONNX form; with the reason.
     """
-    if not layer_outputs:
-        return _convert(model, signature, opset), {}
-    inner, layers = inner_model(model)
-    inner_signature = signature_of(inner)
-    tensors: dict[str, list[str]] = {}
-    for layer, spec in zip(layers, inner_signature.contract.outputs, strict=True):
-        tensors.setdefault(layer, []).extend(tensor.name for tensor in spec.flat())
-    return _convert(inner, inner_signature, opset), tensors
-
-
-def _convert(model: keras.Model, signature: Signature, opset: int) -> onnx.ModelProto:
     newest = onnx.defs.onnx_opset_version()
     if not isinstance(opset, int) or not LOWEST_OPSET <= opset <= newest:
         raise ExportError(

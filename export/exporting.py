@@ -75,7 +75,7 @@ def export_onnx(
     opset = DEFAULT_OPSET if opset_version is None else opset_version
     with shown("converting", verbose):
         signature = signature_of(model, input_signature)
-        converted, _ = to_onnx(model, signature, opset)
+        converted = to_onnx(model, signature, opset)
         content = _serialized(converted)
     with _beside(target, content) as written:
         if verify:

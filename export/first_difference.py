@@ -47,7 +47,7 @@ def find_first_difference(
     file = onnx.load(str(filepath))
     opset = next((o.version for o in file.opset_import if o.domain in ("", "ai.onnx")), 0)
     try:
-        fresh, _ = to_onnx(model, signature, opset)
+        fresh = to_onnx(model, signature, opset)
         if agrees(OnnxSide(fresh.SerializeToString())):
             altered = _first_alteration(model, signature, fresh, file)
             return altered or Difference("A fresh export of the same graph is right.")
@@ -62,7 +62,7 @@ def _first_layer(
 ) -> Difference | None:
     """The first layer whose output differs in a fresh export that gives every layer's output."""
     probe = Probe(model)
-    exported, _ = to_onnx(probe, probe_signature(probe, signature), opset)
+    exported = to_onnx(probe, probe_signature(probe, signature), opset)
     try:
         values = OnnxSide(exported.SerializeToString()).run(feed)
     except RefusedError as error:

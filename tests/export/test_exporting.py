@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
-from onnx_runs import Exported, ragged, random_weights, sequences
+from onnx_runs import Exported, random_weights, sequences
 
 import keras_blocks as kb
 from keras_blocks.contract import METADATA_KEY, Contract, TensorSpec
@@ -149,11 +149,11 @@ def test_a_wrong_file_is_not_left_and_the_older_one_survives(tmp_path, monkeypat
     good = path.read_bytes()
 
     def nudged(model, signature, opset):
-        converted, _ = to_onnx(model, signature, opset)
+        converted = to_onnx(model, signature, opset)
         weight = converted.graph.initializer[0]
         values = onnx.numpy_helper.to_array(weight) + np.float32(0.01)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-        return converted, {}
+        return converted
 
     monkeypatch.setattr(exporting, "to_onnx", nudged)
     with pytest.raises(ParityError) as caught:
@@ -165,9 +165,9 @@ def test_a_wrong_file_is_not_left_and_the_older_one_survives(tmp_path, monkeypat
 
 def test_a_file_that_does_not_load_is_refused_without_a_proof_too(tmp_path, monkeypatch):
     def broken(model, signature, opset):
-        converted, _ = to_onnx(model, signature, opset)
+        converted = to_onnx(model, signature, opset)
         converted.graph.node[0].op_type = "NoSuchOp"
-        return converted, {}
+        return converted
 
     monkeypatch.setattr(exporting, "to_onnx", broken)
     with pytest.raises(ExportError, match="onnxruntime does not load"):
@@ -291,20 +291,6 @@ def test_a_second_lowering_or_converter_is_refused():
 def test_an_onnx_node_outside_an_export_is_refused():
     with pytest.raises(ExportError, match="in an export only"):
         onnx_node("Relu", [tf.zeros([2])], [tf.TensorSpec([2])])
-
-
-def test_layer_outputs_name_the_tensors_of_each_layer():
-    x = keras.Input((None, 6), name="x", ragged=True)
-    h = kb.Vanilla(5, name="first")(x)
-    model = keras.Model(x, kb.GRU(4, name="second")(h))
-    converted, names = to_onnx(model, signature_of(model), layer_outputs=True)
-    assert names == {"first": ["first", "first.row_splits"], "second": ["second"]}
-    session = onnxruntime.InferenceSession(converted.SerializeToString())
-    inputs = ragged([2, 0, 3])
-    feed = {"x": inputs.values.numpy(), "x.row_splits": inputs.row_splits.numpy()}
-    first, _, second = session.run(None, feed)
-    np.testing.assert_allclose(first, model.layers[1](inputs).values, atol=1e-6)
-    np.testing.assert_allclose(second, model(inputs), atol=1e-6)
 
 
 def test_the_contract_travels_as_plain_json():

@@ -127,7 +127,7 @@ def test_layers_with_confusable_names_are_told_apart(tmp_path):
         y = layers.Dense(4, name=name)(y)
     model = keras.Model(x, y)
     for number, name in enumerate(("dense", "dense_1", "dense_1_1", "dense_2")):
-        file = to_onnx(model, signature_of(model))[0]
+        file = to_onnx(model, signature_of(model))
         read = {name for node in file.graph.node for name in node.input}
         kernel = model.get_layer(name).kernel.numpy()
         found = [w for w in file.graph.initializer if w.name in read and list(w.dims) == [4, 4]]

@@ -210,7 +210,7 @@ def test_a_file_that_is_not_onnx_fails(tmp_path):
 
 def test_a_file_with_an_op_that_no_runtime_knows_fails(tmp_path):
     model = small_model()
-    file = to_onnx(model, signature_of(model))[0]
+    file = to_onnx(model, signature_of(model))
     file.graph.node[-1].op_type = "Erfc"
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
     with pytest.raises(ParityError, match=r"does not load it: .*Erfc"):
@@ -237,7 +237,7 @@ def test_a_file_with_another_vocabulary_fails(tmp_path):
 
 def test_a_file_without_a_contract_is_judged_by_what_it_computes(tmp_path):
     model = small_model()
-    file = to_onnx(model, signature_of(model))[0]
+    file = to_onnx(model, signature_of(model))
     del file.metadata_props[:]
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
     assert check_parity(model, tmp_path / "model.onnx").ok

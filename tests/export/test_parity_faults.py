@@ -66,7 +66,7 @@ def class_model() -> keras.Model:
 
 
 def exported(model: keras.Model) -> onnx.ModelProto:
-    return to_onnx(model, signature_of(model))[0]
+    return to_onnx(model, signature_of(model))
 
 
 def prove(model: keras.Model, file: onnx.ModelProto, folder: Path, **options: object):
