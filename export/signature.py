@@ -89,7 +89,14 @@ def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
 
     Raises:
         ExportError: the inputs are not known, or the model does not run on them.
+        TypeError: it is no model.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: {model!r} (of type "
+            f"{type(model).__name__}). Make a layer a model: "
+            "keras.Sequential([keras.Input(...), layer])."
+        )
     structure = symbols_of(model, input_signature)
     traced, ranges = _probe(model, structure)
     guessed = {s.name for s in keras.tree.flatten(structure) if not s.dtype_known}
@@ -128,11 +135,16 @@ def trace(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
     except ExportError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         shapes = ", ".join(f"{spec.dtype.name} {tuple(spec.shape)}" for spec in specs)
         raise ExportError(
-            f"the model does not run on inputs of its signature ({shapes}): {reason[0]}"
+            f"the model does not run on inputs of its signature ({shapes}): {_reason(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong, in bold within what Keras puts around it."""
+    said = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0]
+    return next(iter(said.strip().splitlines()), type(error).__name__)
 
 
 def output_names(model: keras.Model, outputs: Any) -> list[str]:

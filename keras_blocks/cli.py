@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -14,6 +15,7 @@ import click
 
 import keras_blocks
 from keras_blocks.errors import KerasBlocksError, MissingExtraError
+from keras_blocks.silence import silent_stderr
 
 FAILED = 1  # click itself exits with 2 where the command line is wrong
 
@@ -43,10 +45,10 @@ def main(debug: bool) -> None:
     """From Keras models to proven ONNX files to answers.
 
     \b
-    keras-blocks export trees.keras -o models/trees/1/model.onnx   # write it, and prove it equal
-    keras-blocks inspect models/trees/1/model.onnx                 # inputs, outputs, ops
-    keras-blocks predict models/trees/1/model.onnx input.json      # one answer
-    keras-blocks serve models                                      # answers over HTTP
+    keras-blocks export trees.keras -o models/trees/1/model.onnx  # and prove it
+    keras-blocks inspect models/trees/1/model.onnx                # inputs, ops
+    keras-blocks predict models/trees/1/model.onnx input.json     # one answer
+    keras-blocks serve models                                     # over HTTP
 
     Exit codes: 0 done, 1 it failed or the files differ, 2 the command line is wrong.
     """
@@ -58,7 +60,9 @@ def main(debug: bool) -> None:
 @click.option("--opset", type=int, help="ONNX opset version; by default the newest that is proven.")
 @click.option("--no-verify", is_flag=True, help="Do not prove that the file equals the model.")
 def export(model: Path, output: Path, opset: int | None, no_verify: bool) -> None:
-    """Write a saved Keras model as an ONNX file, and prove that both compute the same.
+    """Write a saved Keras model as a proven ONNX file.
+
+    The proof: both compute the same on inputs of many shapes.
 
     A file that differs from the model is not left under the asked name.
 
@@ -68,7 +72,6 @@ def export(model: Path, output: Path, opset: int | None, no_verify: bool) -> Non
     keras_model = _load_keras(model)
     from keras_blocks.export import export_onnx
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     click.echo(export_onnx(keras_model, output, opset_version=opset, verify=not no_verify))
 
 
@@ -77,7 +80,9 @@ def export(model: Path, output: Path, opset: int | None, no_verify: bool) -> Non
 @click.argument("onnx_file", type=_FILE, metavar="MODEL.onnx")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(model: Path, onnx_file: Path, as_json: bool) -> None:
-    """Compare an ONNX file with a saved Keras model; exit with 1 if they differ.
+    """Compare an ONNX file with a saved Keras model.
+
+    Exits with 1 if they differ.
 
     \b
     keras-blocks check trees.keras trees.onnx
@@ -122,7 +127,7 @@ def predict(onnx_file: Path, inputs: Path, output: Path | None) -> None:
     holds one array per input, a ragged one as NAME and NAME.row_splits.
 
     \b
-    echo '{"tokens": [[4, 7, 7], [9]], "parents": [[-1, 0, 0], [-1]]}' > input.json
+    echo '{"tokens": [[4, 7], [9]], "parents": [[-1, 0], [-1]]}' > input.json
     keras-blocks predict trees.onnx input.json
     keras-blocks predict trees.onnx input.json -o output.npz
     """
@@ -203,14 +208,14 @@ def demo(arguments: tuple[str, ...]) -> None:
 
 
 def _load_keras(path: Path) -> Any:
-    # Before the first import of TensorFlow, or its start-up notes fill the screen.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import keras
+        with silent_stderr():
+            import keras
 
-        # Saved models name their layers; a layer is known once its module is imported.
-        for name in keras_blocks.__all__:
-            getattr(keras_blocks, name)
+            # Saved models name their layers; a layer is known once its module is imported.
+            for name in keras_blocks.__all__:
+                getattr(keras_blocks, name)
     except ModuleNotFoundError as error:
         if isinstance(error, KerasBlocksError):
             raise
@@ -218,8 +223,20 @@ def _load_keras(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a broken file
-        reason = str(error).strip().partition("\n")[0]
-        raise KerasBlocksError(f"{path} cannot be loaded as a Keras model: {reason}") from error
+        raise KerasBlocksError(
+            f"{path} cannot be loaded as a Keras model: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    unknown = re.search(r"Could not locate class '[^']*'", text)  # Keras buries it in a config
+    if unknown:
+        return (
+            f"{unknown[0]}. A model with layers of your own is exported where they are defined: "
+            f"keras_blocks.export.export_onnx(model, 'model.onnx') in Python."
+        )
+    return text.partition("\n")[0]
 
 
 def _message(error: Exception) -> str:

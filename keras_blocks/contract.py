@@ -113,4 +113,19 @@ class Contract:
 
 
 def _spec(item: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**item, "shape": tuple(item["shape"])})
+    spec = TensorSpec(**{**item, "shape": tuple(item["shape"])})
+    well_typed = (
+        isinstance(item["shape"], list)
+        and all(isinstance(dim, str) or (type(dim) is int and dim >= 0) for dim in spec.shape)
+        and isinstance(spec.name, str)
+        and isinstance(spec.dtype, str)
+        and isinstance(spec.ragged, bool)
+        and all(
+            bound is None or type(bound) in (int, float) for bound in (spec.minimum, spec.maximum)
+        )
+        and isinstance(spec.tree_of, str | None)
+        and (spec.max_children is None or type(spec.max_children) is int)
+    )
+    if not well_typed:
+        raise TypeError("a field of another type")
+    return spec

@@ -35,7 +35,9 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
         training: bool = False,
     ) -> Any:
         """Runs the cell over the steps; `keras.layers.RNN` says what the arguments are."""
+        self._check_initial_state(initial_state)
         if not is_ragged(sequences):
+            self._check_mask(sequences, mask)
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
@@ -84,6 +86,37 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
         if not self.return_state:
             return super().ragged_output_spec(outputs)
         return super().ragged_output_spec(outputs[0]), *outputs[1:]
+
+    def state_widths(self) -> list[int]:
+        """The size of each state's last axis."""
+        return keras.tree.flatten(self.cell.state_size)
+
+    def _check_initial_state(self, initial_state: Any) -> None:
+        if initial_state is None:
+            return
+        sizes = self.state_widths()
+        given = [tuple(state.shape) for state in keras.tree.flatten(initial_state)]
+        widths = [shape[-1] if shape else None for shape in given]
+        # Where axes stand between batch and features the last one says enough.
+        if len(widths) != len(sizes) or any(
+            width not in (None, size) for width, size in zip(widths, sizes, strict=True)
+        ):
+            expected = ", ".join(f"(batch, ..., {size})" for size in sizes)
+            raise ValueError(
+                f"{type(self).__name__}: `initial_state` must hold tensors of shapes {expected}. "
+                f"Received shapes: {', '.join(map(str, given))}."
+            )
+
+    def _check_mask(self, sequences: Any, mask: Any) -> None:
+        for part in () if mask is None else keras.tree.flatten(mask):
+            known = zip(part.shape[:2], sequences.shape[:2], strict=False)
+            if len(part.shape) < 2 or any(
+                None not in pair and pair[0] != pair[1] for pair in known
+            ):
+                raise ValueError(
+                    f"{type(self).__name__}: `mask` must have one entry for each step, "
+                    f"{tuple(sequences.shape[:2])}. Received a mask of shape {tuple(part.shape)}."
+                )
 
     def _check_ragged_call(self, mask: Any) -> None:
         if self.unroll:

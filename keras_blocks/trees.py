@@ -22,8 +22,9 @@ from __future__ import annotations
 import ast
 import operator
 import re
+import reprlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,7 +247,7 @@ def _place(text: str, position: int) -> str:
 
 
 def _short(value: Any, width: int = 60) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # repr itself recurses, and a chain may be deeper than it can go
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -303,6 +304,10 @@ class Vocabulary:
     def __contains__(self, label: Hashable) -> bool:
         return label in self._ids
 
+    def __iter__(self) -> Iterator[Hashable]:
+        # Without it Python would count up through __getitem__, which has an answer to everything.
+        return iter(self.labels)
+
     def __len__(self) -> int:
         """How many ids there are: the `input_dim` of an Embedding."""
         return len(self.labels) + 1
@@ -342,17 +347,25 @@ def batch(trees: Iterable[Tree], vocabulary: Vocabulary | None = None) -> tuple[
 
 
 def _array(labels: list[Any]) -> np.ndarray:
+    if not labels:
+        return np.zeros(0, "int32")
     kinds = {type(label).__name__ for label in labels}
+    if kinds == {"str"}:
+        return np.array(labels, dtype=object)  # NumPy's own strings lose NULs at the end
     try:
         array = np.array(labels)
     except ValueError:  # vectors of different lengths
         array = np.array(None)
-    if not labels:
-        return np.zeros(0, "int32")
-    if array.dtype.kind not in "biufSU" or (array.dtype.kind in "SU" and kinds != {"str"}):
+    if array.dtype.kind not in "biuf":
         raise ValueError(
             f"batch: labels must be all integers, all strings, or all vectors of one length, "
             f"received {', '.join(sorted(kinds))}. Give a vocabulary to number them."
         )
-    narrow = {"i": "int32", "u": "int32", "f": "float32", "b": "int32"}.get(array.dtype.kind)
-    return array.astype(narrow) if narrow else array.astype(object)
+    if array.dtype.kind == "f":
+        return array.astype("float32")
+    if array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
+        raise ValueError(
+            f"batch: received labels from {array.min()} to {array.max()}, but they must fit int32. "
+            f"Give a vocabulary to number them."
+        )
+    return array.astype("int32")

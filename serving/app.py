@@ -112,7 +112,7 @@ class _Api:
     async def infer(self, request: Request) -> Response:
         model = self._asked(request)
         _check_media_type(request)
-        body = await _read_body(request, self._limits.body_bytes)
+        body = await _read_body(request, self._limits)
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._executor, self._answer, model, body)
         return JSONResponse(answer)
@@ -154,7 +154,9 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    limit, seconds = limits.body_bytes, limits.silent_seconds
+    now = asyncio.get_running_loop().time
     chunks: list[bytes] = []
     size = 0
     declared = int(request.headers.get("content-length", 0))  # the HTTP parser has checked it
@@ -163,15 +165,19 @@ async def _read_body(request: Request, limit: int) -> bytes:
     if declared > limit + _DRAINED_BYTES or (too_large and waits):
         raise _too_large(limit)
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            too_large = too_large or size > limit
-            if too_large:
-                chunks.clear()
-                if size > limit + _DRAINED_BYTES:
-                    break
-            else:
-                chunks.append(chunk)
+        async with asyncio.timeout(seconds) as silence:
+            async for chunk in request.stream():
+                silence.reschedule(now() + seconds)
+                size += len(chunk)
+                too_large = too_large or size > limit
+                if too_large:
+                    chunks.clear()
+                    if size > limit + _DRAINED_BYTES:
+                        break
+                else:
+                    chunks.append(chunk)
+    except TimeoutError:
+        raise HTTPException(408, f"no more of the body came within {seconds:g} seconds") from None
     except ClientDisconnect:
         raise HTTPException(400, "the body ended early") from None
     if too_large:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor, TensorSpec
+from keras_blocks.contract import METADATA_KEY, Contract, Dim, FlatTensor, TensorSpec
 from keras_blocks.errors import ModelLoadError
 from keras_blocks.serving.datatypes import PROTOCOL
 from keras_blocks.serving.session import ANY_SHAPE, Session
@@ -47,11 +47,21 @@ def _check_side(
                 f"its contract says that {side} '{tensor.name}' is {tensor.dtype}, "
                 f"its graph says {other.dtype}"
             )
-        if other.shape != ANY_SHAPE and len(tensor.shape) != len(other.shape):
+        if not _fit(tensor.shape, other.shape):
             raise ModelLoadError(
                 f"its contract gives {side} '{tensor.name}' the shape {list(tensor.shape)}, "
                 f"its graph {list(other.shape)}"
             )
+
+
+def _fit(promised: tuple[Dim, ...], present: tuple[Dim, ...]) -> bool:
+    return present == ANY_SHAPE or (
+        len(promised) == len(present)
+        and all(
+            one == other or not (isinstance(one, int) and isinstance(other, int))
+            for one, other in zip(promised, present, strict=True)
+        )
+    )
 
 
 def _check_trees(contract: Contract) -> None:

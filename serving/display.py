@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from rich import box
@@ -15,7 +17,7 @@ from rich.text import Text
 
 from keras_blocks.contract import Contract, FlatTensor
 from keras_blocks.serving.datatypes import PROTOCOL
-from keras_blocks.serving.example import example_request
+from keras_blocks.serving.example import example_elements, example_request
 from keras_blocks.serving.inputs import split_rows
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository import Repository
@@ -49,17 +51,21 @@ def tensor_lines(tensors: tuple[FlatTensor, ...]) -> str:
 
 def curl_example(repository: Repository, url: str) -> str:
     """A command that asks the model with the smallest example; very large ones are not shown."""
-    bodies = {name: _example_body(repository.get(name)) for name in repository.models}
-    name = min(bodies, key=lambda name: len(bodies[name]))
-    if len(bodies[name]) > _LONGEST_EXAMPLE:
-        return f"curl {url}/v2/models/{name}"
-    body = bodies[name].replace("'", "'\\''")
-    return (
-        f"curl {url}/v2/models/{name}/infer -H 'Content-Type: application/json' \\\n    -d '{body}'"
-    )
+    elements = {n: example_elements(repository.get(n).contract) for n in repository.models}
+    name = min(elements, key=lambda name: elements[name])
+    address = f"{url}/v2/models/{quote(name)}"
+    if elements[name] > _LONGEST_EXAMPLE:  # before it is made: a model may want gigabytes
+        return f"curl {address}"
+    body = _example_body(repository.get(name)).replace("'", "'\\''")
+    if len(body) > _LONGEST_EXAMPLE:
+        return f"curl {address}"
+    return f"curl {address}/infer -H 'Content-Type: application/json' \\\n    -d '{body}'"
 
 
 def _console() -> Console:
+    # A name that the terminal or the log cannot spell is no reason not to serve it.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # A log file has no width of its own, and the 80 columns taken then cut names off.
     return Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
 

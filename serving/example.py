@@ -21,17 +21,19 @@ def example_inputs(contract: Contract) -> dict[str, np.ndarray]:
 
     Ragged inputs have two rows, of 3 and 2 steps; dense models get a batch of one.
     """
-    ragged = [spec for spec in contract.inputs if spec.ragged]
-    sizes: dict[str, int] = {"batch": len(_ROWS) if ragged else 1}
-    for spec in ragged:
-        if isinstance(spec.shape[0], str):
-            sizes[spec.shape[0]] = sum(_ROWS)
+    sizes = _sizes(contract)
     arrays: dict[str, np.ndarray] = {}
     for spec in contract.inputs:
         arrays[spec.name] = _example_values(spec, sizes)
         if spec.ragged:
             arrays[spec.row_splits_name] = np.cumsum([0, *_ROWS], dtype=ROW_SPLITS_DTYPE)
     return arrays
+
+
+def example_elements(contract: Contract) -> int:
+    """How many elements the example has in all; known without making it."""
+    sizes = _sizes(contract)
+    return sum(math.prod(_shape(spec, sizes)) for spec in contract.inputs)
 
 
 def example_request(contract: Contract) -> dict[str, Any]:
@@ -54,13 +56,26 @@ def _example_values(spec: TensorSpec, sizes: dict[str, int]) -> np.ndarray:
         # A root and its children, and theirs where it may not have as many.
         rows = [(np.arange(nodes) - 1) // (spec.max_children or nodes) for nodes in _ROWS]
         return np.concatenate(rows).astype(spec.dtype)
-    dims = () if spec.shape == ANY_SHAPE else spec.shape
-    shape = tuple(_size(dim, sizes) for dim in dims)
+    shape = _shape(spec, sizes)
     if spec.dtype == STRING:
         return np.full(shape, "text", dtype=object)
     low = -math.inf if spec.minimum is None else spec.minimum
     high = math.inf if spec.maximum is None else spec.maximum
     return np.full(shape, min(max(0, low), high)).astype(numpy_dtype(spec.dtype))
+
+
+def _sizes(contract: Contract) -> dict[str, int]:
+    ragged = [spec for spec in contract.inputs if spec.ragged]
+    sizes: dict[str, int] = {"batch": len(_ROWS) if ragged else 1}
+    for spec in ragged:
+        if isinstance(spec.shape[0], str):
+            sizes[spec.shape[0]] = sum(_ROWS)
+    return sizes
+
+
+def _shape(spec: TensorSpec, sizes: dict[str, int]) -> tuple[int, ...]:
+    dims = () if spec.shape == ANY_SHAPE else spec.shape
+    return tuple(_size(dim, sizes) for dim in dims)
 
 
 def _size(dim: Dim, sizes: dict[str, int]) -> int:

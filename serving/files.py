@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def read_inputs(path: Path, contract: Contract) -> dict[str, Any]:
     if path.suffix != ".json":
         raise FileFormatError(f"{path}: a .json or .npz file expected")
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(body, dict):
@@ -75,9 +77,12 @@ def _as_lists(array: np.ndarray) -> Any:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:  # NumPy leaves a broken one open
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name; write it with np.savez")
             return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise FileFormatError(f"{path}: not an .npz file of plain arrays: {error}") from None

@@ -59,6 +59,8 @@ class Session:
             return self._session.run(list(outputs), dict(inputs))
         except MemoryError:
             raise RunError("the inputs need more memory than there is", True) from None
+        except UnicodeEncodeError as error:
+            raise RunError(f"text in UTF-8 expected: {error}") from None
         except Exception as error:  # onnxruntime's errors share no base class
             if not type(error).__module__.startswith("onnxruntime"):
                 raise

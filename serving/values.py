@@ -17,6 +17,8 @@ from keras_blocks.contract import FlatTensor
 from keras_blocks.errors import ContractError
 from keras_blocks.serving.datatypes import PROTOCOL, STRING, numpy_dtype
 
+_MOST_DIMS = 64  # NumPy's own limit
+
 _JSON_NAMES = {
     bool: "a boolean",
     int: "an integer",
@@ -43,6 +45,8 @@ def flatten(data: Sequence[Any], shape: Sequence[int], name: str) -> list[Any]:
         >>> flatten([[1, 2], [3, 4]], (2, 2), "x")
         [1, 2, 3, 4]
     """
+    if len(shape) > _MOST_DIMS:
+        raise refuse(name, f"{len(shape)} dims, at most {_MOST_DIMS} can be read")
     if {list, tuple}.isdisjoint(map(type, data)):
         if len(data) != math.prod(shape):
             raise refuse(

@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -21,6 +22,18 @@ def _fresh_keras():
 
 def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def npy_bytes():
+    file = io.BytesIO()
+    np.save(file, np.array([7], "int32"))
+    return file.getvalue()
+
+
+def npz_bytes():
+    file = io.BytesIO()
+    np.savez(file, x=np.array([7], "int32"))
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +201,9 @@ def test_floats_in_json_are_the_shortest_that_mean_the_same(tmp_path):
         ("in.json", b'{"x": [[1]], "z": 1}', "input 'z' is unknown"),
         ("in.npz", b"no zip", "not an .npz file"),
         ("in.npz", b"", "not an .npz file"),
+        ("in.npz", npz_bytes()[:100], "not an .npz file"),
+        ("in.npz", npz_bytes().replace(b"\7\0\0\0", b"\6\0\0\0"), "not an .npz file"),
+        ("in.npz", npy_bytes(), "not an .npz file"),
         ("in.csv", b"1,2", ".json or .npz file expected"),
     ],
 )
@@ -197,6 +213,27 @@ def test_bad_input_files_are_one_line_and_exit_code_1(tmp_path, row_sums, name, 
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
     assert message in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_json_written_with_a_byte_order_mark_is_read(tmp_path, row_sums):
+    (tmp_path / "in.json").write_text('{"x": [[1, 2]]}', encoding="utf-8-sig")
+    assert run("predict", row_sums, tmp_path / "in.json").exit_code == 0
+
+
+def test_a_model_with_layers_of_ones_own_is_told_how_to_be_exported(tmp_path):
+    @keras.saving.register_keras_serializable("test_cli")
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    inputs = keras.Input((2,))
+    keras.Model(inputs, Own()(inputs)).save(tmp_path / "own.keras")
+    keras.saving.get_custom_objects().pop("test_cli>Own")
+    result = run("export", tmp_path / "own.keras", "-o", tmp_path / "own.onnx")
+    assert result.exit_code == 1
+    assert "Could not locate class 'Own'" in result.output
+    assert "export_onnx" in result.output
     assert result.output.count("\n") == 1
 
 

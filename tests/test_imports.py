@@ -36,6 +36,7 @@ RULES = {
     "keras_blocks/__init__.py": {"keras_blocks.errors"},
     "keras_blocks/contract.py": set(),
     "keras_blocks/errors.py": set(),
+    "keras_blocks/silence.py": set(),
     "keras_blocks/ragged*.py": FRAMEWORKS | SHARED,
     "keras_blocks/scan.py": FRAMEWORKS | SHARED,
     "keras_blocks/nonlinearities.py": FRAMEWORKS | SHARED,

@@ -38,3 +38,31 @@ def test_every_block_has_a_row_in_the_readme():
         thing = getattr(kb, name)
         if not issubclass(thing, Exception) and not name.endswith("Cell"):
             assert f"| `{name}` |" in table, name
+
+
+def test_the_readmes_request_is_answered(tmp_path):
+    import asyncio
+
+    import httpx
+    import keras
+
+    from keras_blocks.export import export_onnx
+    from keras_blocks.serving import create_app, load_repository
+
+    namespace: dict = {}
+    for example in python_examples():
+        if "keras.Input" in example or "import keras\n" in example:
+            exec(compile(example, "README.md", "exec"), namespace)
+    assert isinstance(namespace["model"], keras.Model)
+    export_onnx(namespace["model"], tmp_path / "trees/1/model.onnx", verify=False)
+    body = re.search(r"trees/infer -d '(.*?)'\n", README, re.DOTALL)[1]
+    app = create_app(load_repository(tmp_path))
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/v2/models/trees/infer", content=body)
+
+    response = asyncio.run(ask())
+    assert response.status_code == 200, response.text
+    assert response.json()["outputs"][0]["shape"] == [2, 3]

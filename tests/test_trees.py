@@ -49,6 +49,14 @@ def test_a_list_without_a_label_is_named():
         trees.from_nested([["a"], "b"])
 
 
+def test_a_list_without_a_label_is_named_however_deep_it_is():
+    nested: list = ["x"]
+    for _ in range(DEEP):
+        nested = ["x", nested]
+    with pytest.raises(TreeError, match="node 0 of tree 0 is the list"):
+        trees.from_nested([nested])
+
+
 def test_chains_may_be_deeper_than_the_recursion_limit():
     nested: list = ["x"]
     for _ in range(DEEP):
@@ -139,6 +147,11 @@ def test_a_vocabulary_can_be_cut_by_size_and_by_count():
         Vocabulary(["a", "b", "a"])
 
 
+def test_going_through_a_vocabulary_ends_and_gives_its_labels():
+    words = iter(Vocabulary(["a", "b"]))
+    assert [next(words, None) for _ in range(3)] == ["a", "b", None]
+
+
 def test_a_batch_is_two_ragged_tensors_with_the_same_rows():
     some = [SENTENCE, Tree((), ()), Tree(("NP", "new"), (1, -1))]
     tokens, parents = trees.batch(some, Vocabulary.of([SENTENCE]))
@@ -169,6 +182,16 @@ def test_labels_without_a_vocabulary_are_taken_as_they_are(labels, dtype, shape)
     tokens, _ = trees.batch([Tree(labels, (-1, 0))])
     assert tokens.dtype == dtype
     assert tokens.shape.as_list() == shape
+
+
+def test_integers_that_no_int32_holds_are_refused_and_not_wrapped_around():
+    with pytest.raises(ValueError, match=r"from 1 to 1099511627776, .* int32"):
+        trees.batch([Tree((1, 2**40), (-1, 0))])
+
+
+def test_text_reaches_the_batch_whole():
+    tokens, _ = trees.batch([Tree(("a\0", "é"), (-1, 0))])
+    assert tokens.to_list() == [[b"a\0", "é".encode()]]
 
 
 @pytest.mark.parametrize("labels", [("a", 1), ([1.0], [1.0, 2.0]), (None, None)])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -14,6 +12,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import click
 from rich.console import Console
+
+from keras_blocks.silence import silent_stderr
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WIDTH = 110  # of the output where it does not go to a terminal
@@ -60,7 +60,7 @@ def main(
     try:
         (output / "models").mkdir(parents=True, exist_ok=True)
         console.print("Loading TensorFlow ...")
-        with _silenced():
+        with silent_stderr():
             from steps import Failed, Options, run
     except OSError as error:
         console.print(f"The results cannot be written to {output}: {error.strerror}.", style="red")
@@ -78,20 +78,6 @@ def main(
     except Failed as error:
         console.print(f"Failed: {error}", style="red", markup=False)
         sys.exit(FAILED)
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """No stderr: what TensorFlow says while it loads cannot be switched off in another way."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _interrupted(console: Console, output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,9 +15,10 @@ from keras_blocks.export.hooks import Call
 from keras_blocks.export.lowerings.activations import activation_attributes
 from keras_blocks.export.lowerings.cells import NativeCell, native_cell, stacked
 from keras_blocks.export.lowerings.registry import lowers
-from keras_blocks.export.lowerings.sequences import Masked, Sequences, sequences_of
+from keras_blocks.export.lowerings.row_groups import NativeOp, run_in_groups
+from keras_blocks.export.lowerings.sequences import Dense, Masked, Sequences, sequences_of
 from keras_blocks.export.standins import onnx_node
-from keras_blocks.ragged import is_ragged, reverse_rows
+from keras_blocks.ragged import is_ragged
 from keras_blocks.ragged_rnn import RaggedRNN
 
 _FLOATS = ("float32", "float16")
@@ -47,13 +49,12 @@ def lower_recurrent(layer: keras.layers.RNN) -> Call | None:
         initial = None
         if initial_state is not None:
             initial = [tf.expand_dims(state, 0) for state in keras.tree.flatten(initial_state)]
-        outputs, last, states = _run(native, [layer], steps, initial)
+        run = _run(native, [layer], steps, initial)
         if layer.return_sequences:
-            result = steps.sequences(outputs, layer.go_backwards, not layer.zero_output_for_mask)
-            result = _back_to_front(result) if layer.go_backwards else result
+            result = run.sequences(steps, layer.go_backwards, not layer.zero_output_for_mask)
         else:
-            result = _last_output(layer, steps, last[0])
-        return _returned(layer, result, [state[0] for state in states])
+            result = _last_output(layer, steps, tf.squeeze(run.last, 0))
+        return _returned(layer, result, [tf.squeeze(state, 0) for state in run.states])
 
     return call
 
@@ -77,16 +78,16 @@ def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
         if not _is_native_call(both, sequences, mask, training):
             return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
         steps = sequences_of(sequences, _only(mask))
-        outputs, last, states = _run(native, both, steps, _both_initial(initial_state))
+        run = _run(native, both, steps, _both_initial(initial_state))
         if layer.return_sequences:
-            result = steps.sequences(outputs, False, hold=False)
+            result = run.sequences(steps)
         else:
-            result = tf.concat([last[0], last[1]], axis=-1)
+            result = tf.concat(tf.unstack(run.last), axis=-1)
         merged = _merged(layer.merge_mode, _cast(result, layer.compute_dtype))
         if not layer.return_state:
             return merged
         # All states of the forward layer, then those of the backward layer.
-        each = [_cast(state[d], layer.compute_dtype) for d in range(2) for state in states]
+        each = [_cast(state[d], layer.compute_dtype) for d in range(2) for state in run.states]
         return (*merged, *each) if layer.merge_mode is None else (merged, *each)
 
     return call
@@ -118,36 +119,73 @@ def _is_native_call(layers: Sequence[Any], sequences: Any, mask: Any, training: 
     )
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a native run gave.
+
+    Args:
+        outputs: those of the op, or of its groups.
+        last: (directions, batch, units), the last output; zeros for a row without steps.
+        states: each (directions, batch, units), the initial ones for a row without steps.
+        rows: the rows that ran, None where all steps of a dense input did.
+    """
+
+    outputs: Any
+    last: tf.Tensor
+    states: list[tf.Tensor]
+    rows: Any = None
+
+    def sequences(self, steps: Sequences, backwards: bool = False, hold: bool = False) -> Any:
+        """Every output, in the order in which the layer gives them."""
+        if isinstance(steps, Dense):
+            return steps.sequences(self.outputs, backwards)
+        return steps.sequences(self.outputs, self.rows, backwards, hold)
+
+
 def _run(
     native: NativeCell,
     layers: Sequence[keras.layers.RNN],
     steps: Sequences,
     initial: list[tf.Tensor] | None,
-) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-    """Every output (time, directions, batch, units), the last, and the states."""
-    inputs = steps.time_major()
+) -> _Result:
+    op = _native_op(native, layers)
+    before = [tf.cast(value, tf.float32) for value in initial or ()]
+    if isinstance(steps, Dense):
+        outputs, *states = op(steps.time_major(), None, before)
+        return _Result(outputs, states[0], states)
+    rows = steps.rows()
+    returned = layers[0].return_sequences
+    outputs, states = run_in_groups(op, rows, before, len(layers), returned)
+    last = states[0]
+    if before:
+        # onnxruntime gives zeros for a row without steps; its state is still the initial one.
+        empty = tf.equal(rows.lengths, 0)[:, tf.newaxis]
+        states = [tf.where(empty, old, new) for new, old in zip(states, before, strict=True)]
+    return _Result(outputs, last, states, rows)
+
+
+def _native_op(native: NativeCell, layers: Sequence[keras.layers.RNN]) -> NativeOp:
+    """The op of these directions, with their weights."""
     weights = [native.weights(layer.cell) for layer in layers]
     kernel, recurrent, bias = (stacked(parts) for parts in zip(*weights, strict=True))
-    time, batch, directions = inputs.shape[0], inputs.shape[1], len(layers)
-    state = tf.TensorSpec((directions, batch, native.units), tf.float32)
-    every = tf.TensorSpec((time, directions, batch, native.units), tf.float32)
-    before = [steps.padded(tf.cast(value, tf.float32)) for value in initial or ()]
+    directions = len(layers)
     one_way = "reverse" if layers[0].go_backwards else "forward"
-    outputs, *states = onnx_node(
-        native.op_type,
-        [inputs, kernel, recurrent, bias, steps.lengths, *before],
-        [every] + [state] * native.state_count,
-        hidden_size=native.units,
-        direction="bidirectional" if directions == 2 else one_way,
-        **activation_attributes(native.activations * directions),
-        **dict(native.attributes),
-    )
-    last = states[0]
-    if before and steps.lengths is not None:
-        # onnxruntime gives zeros for a row without steps; its state is still the initial one.
-        empty = tf.equal(steps.lengths, 0)[:, tf.newaxis]
-        states = [tf.where(empty, old, new) for new, old in zip(states, before, strict=True)]
-    return outputs, steps.trimmed(last), [steps.trimmed(state) for state in states]
+
+    def op(inputs: tf.Tensor, lengths: Any, before: list[tf.Tensor]) -> list[tf.Tensor]:
+        time, batch = inputs.shape[:2]
+        state = tf.TensorSpec((directions, batch, native.units), tf.float32)
+        every = tf.TensorSpec((time, directions, batch, native.units), tf.float32)
+        return onnx_node(
+            native.op_type,
+            [inputs, kernel, recurrent, bias, lengths, *before],
+            [every] + [state] * native.state_count,
+            hidden_size=native.units,
+            direction="bidirectional" if directions == 2 else one_way,
+            **activation_attributes(native.activations * directions),
+            **dict(native.attributes),
+        )
+
+    return op
 
 
 def _last_output(layer: keras.layers.RNN, steps: Sequences, last: tf.Tensor) -> tf.Tensor:
@@ -157,11 +195,6 @@ def _last_output(layer: keras.layers.RNN, steps: Sequences, last: tf.Tensor) -> 
         return last
     final = steps.mask[:, 0] if layer.go_backwards else steps.mask[:, -1]
     return tf.where(final[:, tf.newaxis], last, tf.zeros_like(last))
-
-
-def _back_to_front(sequences: Any) -> Any:
-    """A layer that goes backwards returns its outputs in the order in which it made them."""
-    return reverse_rows(sequences) if is_ragged(sequences) else sequences[:, ::-1]
 
 
 def _returned(layer: keras.layers.RNN, result: Any, states: Sequence[tf.Tensor]) -> Any:

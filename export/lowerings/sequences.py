@@ -1,10 +1,9 @@
 """Sequences in the form that the recurrent ONNX ops take, and their outputs back.
 
 The ops take (time, batch, features) and the length of each row, and give (time, directions, batch,
-units) with zeros behind each row's end. Keras masks any step: the state and the output stand still
-there. So the steps that are kept move to the front, and each step of the result is read from where
-its own went, or from the one it repeats. Steps that are to be zero read the step behind the row's
-end; there is one, because the row has a masked step.
+units). Keras masks any step: the state and the output stand still there. So a masked batch runs as
+rows of the steps that are kept, and each step of the result is read from where its own went, or
+from the one it repeats, or is zero.
 """
 
 from __future__ import annotations
@@ -14,129 +13,90 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_blocks.export.lowerings.row_groups import Outputs, Rows
 from keras_blocks.export.standins import onnx_node
 from keras_blocks.ragged import from_row_splits
 
 
-class Even:
-    """Rows of one length; there are as many as the op sees."""
-
-    def trimmed(self, states: tf.Tensor) -> tf.Tensor:
-        """States as they come out."""
-        return states
-
-    def padded(self, states: tf.Tensor) -> tf.Tensor:
-        """States as they go in."""
-        return states
-
-
 @dataclass(frozen=True)
-class Dense(Even):
+class Dense:
     """Rows of the same length, no step masked."""
 
     inputs: tf.Tensor
-    lengths = None
 
     def time_major(self) -> tf.Tensor:
         """(time, batch, features)."""
         return tf.transpose(self.inputs, [1, 0, 2])
 
-    def sequences(self, outputs: tf.Tensor, reverse: bool, hold: bool) -> tf.Tensor:
-        """(batch, time, directions * units), in the order of the input."""
+    def sequences(self, outputs: tf.Tensor, backwards: bool) -> tf.Tensor:
+        """(batch, time, directions * units), in the order of the input or back to front."""
         batch_major = tf.transpose(outputs, [2, 0, 1, 3])
-        if outputs.shape[1] == 1:
-            return tf.squeeze(batch_major, [2])
-        return _join_directions(batch_major)
+        directions, units = outputs.shape[1], outputs.shape[3]
+        shape = tf.concat([tf.shape(batch_major)[:2], [directions * units]], axis=0)
+        joined = tf.squeeze(batch_major, [2]) if directions == 1 else tf.reshape(batch_major, shape)
+        joined = tf.ensure_shape(joined, [*batch_major.shape[:2], directions * units])
+        return joined[:, ::-1] if backwards else joined
 
 
 @dataclass(frozen=True)
-class Masked(Even):
+class Masked:
     """Rows of the same length with a mask (batch, time)."""
 
     inputs: tf.Tensor
     mask: tf.Tensor
 
-    @property
-    def lengths(self) -> tf.Tensor:
-        """How many steps of each row are kept."""
-        return tf.reduce_sum(tf.cast(self.mask, tf.int32), axis=1)
-
-    def time_major(self) -> tf.Tensor:
-        """(time, batch, features), the kept steps in front."""
-        batch, time = _sizes(self.mask)
-        order = _kept_first(tf.transpose(self.mask), time)
+    def rows(self) -> Rows:
+        """The steps that are kept."""
+        kept = _true_places(self.mask)
         flat = tf.reshape(self.inputs, [-1, self.inputs.shape[2]])
-        return tf.gather(flat, order + time * tf.range(batch))
+        lengths = tf.reduce_sum(tf.cast(self.mask, tf.int64), axis=1)
+        return Rows(tf.gather(flat, kept), lengths)
 
-    def sequences(self, outputs: tf.Tensor, reverse: bool, hold: bool) -> tf.Tensor:
-        """(batch, time, directions * units); with `hold` a masked step repeats the one before it
-        in the direction of the run, without it is zero."""
-        batch, _ = _sizes(self.mask)
-        count = tf.cast(self.mask, tf.int64)
-        before = tf.cumsum(count, axis=1, exclusive=True)
-        behind_end = tf.reduce_sum(count, axis=1, keepdims=True)
+    def sequences(self, outputs: Outputs, rows: Rows, backwards: bool, hold: bool) -> tf.Tensor:
+        """(batch, time, directions * units), in the order of the input or back to front.
+
+        With `hold` a masked step repeats the one before it in the direction of the run; else it is
+        zero, as are those that have none before them.
+        """
+        upto = tf.cumsum(tf.cast(self.mask, tf.int64), axis=1)
         if not hold:
-            step = tf.where(self.mask, before, behind_end)
-        elif reverse:
-            # The next kept step, or the one behind the end.
-            step = before
+            given, step = self.mask, upto - 1
+        elif backwards:
+            # Of the kept steps the next one.
+            step = tf.cumsum(tf.cast(self.mask, tf.int64), axis=1, exclusive=True)
+            given = step < tf.expand_dims(rows.lengths, 1)
         else:
-            upto = before + count
-            step = tf.where(upto > 0, upto - 1, behind_end)
-        return _read_steps(outputs, step, tf.range(batch)[:, tf.newaxis])
+            given, step = upto > 0, upto - 1
+        if backwards:
+            given, step = given[:, ::-1], step[:, ::-1]
+        return outputs.read(tf.expand_dims(outputs.first, 1) + step * outputs.stride, given)
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of unequal length.
-
-    onnxruntime ends the process on a batch of no rows, so that one runs as a batch of one empty
-    row, which `trimmed` takes off again.
-    """
+    """Rows of unequal length."""
 
     inputs: tf.RaggedTensor
 
-    @property
-    def batch(self) -> tf.Tensor:
-        """The number of rows."""
-        return tf.shape(self.inputs.row_splits, out_type=tf.int64)[0] - 1
+    def rows(self) -> Rows:
+        """The rows as they are."""
+        splits = self.inputs.row_splits
+        return Rows(self.inputs.values, splits[1:] - splits[:-1])
 
-    @property
-    def starts(self) -> tf.Tensor:
-        """Where each row starts; [0] for a batch of no rows."""
-        return self.inputs.row_splits[: tf.maximum(self.batch, 1)]
-
-    @property
-    def lengths(self) -> tf.Tensor:
-        """The length of each row; [0] for a batch of no rows."""
-        ends = self.inputs.row_splits[tf.minimum(self.batch, 1) :]
-        return tf.cast(ends - self.starts, tf.int32)
-
-    def time_major(self) -> tf.Tensor:
-        """(longest, batch, features); steps behind a row's end hold anything."""
-        values, row_splits = self.inputs.values, self.inputs.row_splits
-        longest = tf.maximum(tf.cast(tf.reduce_max(self.lengths), tf.int64), 1)
-        index = self.starts + tf.range(longest)[:, tf.newaxis]
-        # One step more, so that there is something to read where there are no values at all.
-        padded = tf.concat([values, tf.zeros([1, values.shape[1]], values.dtype)], axis=0)
-        return tf.gather(padded, tf.minimum(index, row_splits[-1]))
-
-    def sequences(self, outputs: tf.Tensor, reverse: bool, hold: bool) -> tf.RaggedTensor:
-        """Ragged (batch, time, directions * units), in the order of the input."""
-        time = tf.range(tf.shape(outputs, out_type=tf.int64)[0])
+    def sequences(
+        self, outputs: Outputs, rows: Rows, backwards: bool, hold: bool
+    ) -> tf.RaggedTensor:
+        """Ragged (batch, time, directions * units), in the order of the input or back to front."""
+        # No row is a longest row too.
+        longest = tf.reduce_max(tf.concat([rows.lengths, [0]], axis=0))
+        lengths, step = tf.expand_dims(rows.lengths, 1), tf.range(longest)
+        inside = _true_places(step < lengths)
+        if backwards:
+            step = lengths - 1 - step
+        places = tf.expand_dims(outputs.first, 1) + step * outputs.stride
         # In the order of the values: row by row.
-        inside = tf.where(time < tf.cast(self.lengths, tf.int64)[:, tf.newaxis])
-        row, step = tf.unstack(inside, axis=1)
-        return from_row_splits(_read_steps(outputs, step, row), self.inputs.row_splits)
-
-    def trimmed(self, states: tf.Tensor) -> tf.Tensor:
-        """(directions, batch, units) for the rows that there are."""
-        return states[:, : self.batch]
-
-    def padded(self, states: tf.Tensor) -> tf.Tensor:
-        """The inverse of `trimmed`."""
-        missing = tf.maximum(1 - self.batch, 0)
-        return tf.pad(states, [[0, 0], [0, missing], [0, 0]])
+        values = outputs.read(tf.gather(tf.reshape(places, [-1]), inside))
+        return from_row_splits(values, self.inputs.row_splits)
 
 
 Sequences = Dense | Masked | Ragged
@@ -151,35 +111,8 @@ def sequences_of(inputs: Any, mask: Any) -> Sequences:
     return Dense(inputs) if mask is None else Masked(inputs, tf.cast(mask, tf.bool))
 
 
-def _sizes(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    shape = tf.shape(tensor, out_type=tf.int64)
-    return shape[0], shape[1]
-
-
-def _kept_first(mask: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
-    """The steps of each column in their order, the kept ones before the masked ones."""
-    shape = tf.TensorSpec(mask.shape, tf.float32), tf.TensorSpec(mask.shape, tf.int64)
-    # Equal values keep their order.
-    _, order = onnx_node(
-        "TopK", [tf.cast(mask, tf.float32), tf.reshape(time, [1])], shape, axis=0, sorted=1
-    )
-    return order
-
-
-def _read_steps(outputs: tf.Tensor, step: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-    """outputs[step, :, row] with the directions side by side."""
-    directions, units = outputs.shape[1], outputs.shape[3]
-    batch = tf.shape(outputs, out_type=tf.int64)[2]
-    flat = tf.reshape(outputs, [-1, units])
-    if directions == 1:
-        return tf.gather(flat, step * batch + row)
-    first = (step * directions) * batch + row
-    index = first[..., tf.newaxis] + batch * tf.range(directions, dtype=tf.int64)
-    return _join_directions(tf.gather(flat, index))
-
-
-def _join_directions(tensor: tf.Tensor) -> tf.Tensor:
-    shape = tf.shape(tensor, out_type=tf.int64)
-    joined = tensor.shape[-2] * tensor.shape[-1]
-    result = tf.reshape(tensor, tf.concat([shape[:-2], [joined]], axis=0))
-    return tf.ensure_shape(result, [*tensor.shape[:-2], joined])
+def _true_places(mask: tf.Tensor) -> tf.Tensor:
+    """The places where the flattened mask is True, as (places,)."""
+    spec = tf.TensorSpec([1, None], tf.int64)
+    (places,) = onnx_node("NonZero", [tf.reshape(mask, [-1])], [spec])
+    return tf.reshape(places, [-1])

@@ -140,6 +140,7 @@ class Convolution(AcceptsRagged, Lifting):
         spec = self._output_spec(inputs.shape)
         if not is_ragged(inputs):
             return spec
+        self._check_rows()
         # XLA has no ragged tensors; Keras looks here when a model is compiled.
         self.supports_jit = False
         return ragged_spec(spec.shape, spec.dtype)
@@ -197,7 +198,7 @@ class Convolution(AcceptsRagged, Lifting):
         window, padding = self.window, self.padding
         units = kernel.shape[-1]
         steps = window.steps(tuple(inputs.shape[1:-1]))
-        if 0 in steps:
+        if 0 in (inputs.shape[0], *steps):
             lengths = window.steps(spatial_lengths(inputs, window.rank))
             return tf.zeros([tf.shape(inputs)[0], *lengths, units], self.compute_dtype)
         if padding == "causal":
@@ -223,14 +224,17 @@ class Convolution(AcceptsRagged, Lifting):
         return products
 
     def _call_rows(self, x: tf.RaggedTensor, affine: Affine | None) -> tf.RaggedTensor:
+        self._check_rows()
+        if affine is not None and self.window.strides == (1,):
+            return map_values(affine.finish, self._convolve_rows(x, affine.kernel))
+        return map_values(self.layer, ragged_windows(x, self.window))
+
+    def _check_rows(self) -> None:
         if self.window.rank != 1:
             raise ValueError(
                 f"Convolution: a ragged input is a batch of sequences, so window_size must be one "
                 f"int. Received: window_size={self.window_size}."
             )
-        if affine is not None and self.window.strides == (1,):
-            return map_values(affine.finish, self._convolve_rows(x, affine.kernel))
-        return map_values(self.layer, ragged_windows(x, self.window))
 
     def _convolve_rows(self, x: tf.RaggedTensor, kernel: Any) -> tf.RaggedTensor:
         """One convolution over all rows laid end to end, from which the right windows are taken."""

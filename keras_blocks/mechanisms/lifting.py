@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -57,9 +58,29 @@ def build_layer(layer: keras.layers.Layer, input_shape: Any) -> None:
         return
     if _is_default(layer, "build") and _is_shape(input_shape):
         # It has no `build` of its own: its weights, or those of its sub-layers, come with a call.
-        layer(_symbol(layer, input_shape))
+        with leaving_no_nodes([layer]):
+            layer(_symbol(layer, input_shape))
     else:
         layer.build(input_shape)
+
+
+@contextmanager
+def leaving_no_nodes(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """Symbolic calls of these layers are forgotten.
+
+    A functional model that is loaded finds a layer's calls by their number. If the layer is lifted
+    as well as called by the model itself, its calls inside must not count.
+    """
+    kept = [
+        (nodes, len(nodes))
+        for layer in layers
+        for nodes in (layer._inbound_nodes, layer._outbound_nodes)
+    ]
+    try:
+        yield
+    finally:
+        for nodes, count in kept:
+            del nodes[count:]
 
 
 def output_shape(layer: keras.layers.Layer, input_shape: Any) -> Any:

@@ -98,6 +98,7 @@ class Recurrence(RaggedRNN):
             zero_output_for_mask=zero_output_for_mask,
             **kwargs,
         )
+        self.input_spec = keras.layers.InputSpec(min_ndim=3)
 
     @property
     def layer(self) -> Any:
@@ -138,6 +139,10 @@ class Recurrence(RaggedRNN):
         shape = (batch_size, *self.cell.known_state_shape())
         return [tf.zeros(shape, self.cell.compute_dtype)]
 
+    def state_widths(self) -> list[int]:
+        """The size of each state's last axis."""
+        return [self.cell.state_shape[-1]] if self._lifts_layer else super().state_widths()
+
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         """The shape of the output, with `return_state` a tuple of it and the states'."""
         if not self._lifts_layer:
@@ -149,15 +154,27 @@ class Recurrence(RaggedRNN):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, the layer serialised among them."""
-        config = super().get_config()
-        del config["cell"]
-        return {"layer": store_layer(self.layer), **config}
+        # Not by RNN's own: that stores the cell too, and a layer that is stored twice while a
+        # model is saved or loaded counts as shared, by both directions of a Bidirectional as well.
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        base = keras.layers.Layer.get_config(self)
+        return {"layer": store_layer(self.layer), **settings, **base}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The inverse of `get_config`."""
         config = dict(config)
         return cls(restore_layer(config.pop("layer"), custom_objects), **config)
+
+
+_SETTINGS = (
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "zero_output_for_mask",
+)
 
 
 def _is_cell(layer: Any) -> bool:

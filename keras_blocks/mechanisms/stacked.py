@@ -13,6 +13,7 @@ from keras_blocks.mechanisms.lifting import (
     build_layer,
     check_layer,
     count_lift,
+    leaving_no_nodes,
     output_shape,
     restore_layer,
     store_layer,
@@ -99,7 +100,8 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
         symbols = keras.tree.map_structure(_copy_symbol, inputs)
         if isinstance(symbols, keras.KerasTensor) and not is_ragged(symbols):
             symbols._keras_mask = masks if mask is None else mask
-        outputs = self._run(symbols)
+        with leaving_no_nodes(self.layers):
+            outputs = self._run(symbols)
         for output in keras.tree.flatten(outputs):
             # It hangs on the copies, not on the model; the real call puts a real one there.
             output._keras_mask = None

@@ -108,6 +108,11 @@ class GatedRNN(RaggedRNN):
         super().__init__(cell, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        """Creates the weights of the cell for this number of features."""
+        super().build(sequences_shape, initial_state_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:

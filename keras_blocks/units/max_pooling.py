@@ -165,7 +165,9 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         def nothing() -> tf.Tensor:
             return tf.zeros([sizes[0], *counts, sizes[-1]], x.dtype)
 
-        return tf.cond(tf.reduce_all(tf.stack(counts) > 0), pool, nothing)
+        pooled = tf.cond(tf.reduce_all(tf.stack(counts) > 0), pool, nothing)
+        pooled.set_shape((x.shape[0], *(None for _ in static), x.shape[-1]))
+        return pooled
 
     def _pool_rows(self, x: tf.RaggedTensor, width: int, stride: int) -> tf.RaggedTensor:
         """Pools each row by itself."""

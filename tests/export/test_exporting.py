@@ -210,6 +210,50 @@ def test_what_has_no_onnx_form_is_refused_with_the_reason(reason, verify, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_model_is_refused(tmp_path):
+    for given in (None, layers.Dense(3)):
+        with pytest.raises(TypeError, match="must be a keras"):
+            export_onnx(given, tmp_path / "m.onnx")
+
+
+def test_a_tree_in_half_precision_is_exported(tmp_path):
+    words = keras.Input((None, 4), ragged=True, name="words")
+    parents = keras.Input((None,), dtype="int32", ragged=True, name="parents")
+    cell = kb.ChildSumTreeLSTMCell(3, dtype="mixed_float16")
+    root = kb.TreeRecursive(cell, dtype="mixed_float16")([words, parents])
+    model = keras.Model([words, parents], root)
+    assert export_onnx(model, tmp_path / "m.onnx").parity.ok
+    with pytest.raises(ExportError, match="Choose opset_version=16 or more"):
+        export_onnx(model, tmp_path / "old.onnx", opset_version=15)
+
+
+def test_what_an_assertion_says_is_left_out_with_it(tmp_path):
+    def asserting(z):
+        with tf.control_dependencies([tf.debugging.assert_greater(z, -9.0, "too small")]):
+            return tf.identity(z)
+
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, layers.Lambda(asserting, output_shape=(4,))(x))
+    assert export_onnx(model, tmp_path / "m.onnx").parity.ok
+
+
+@pytest.mark.parametrize("merge_mode", ["sum", None])
+def test_both_directions_of_ragged_rows_are_merged_in_any_way(merge_mode, tmp_path):
+    x = keras.Input((None, 6), ragged=True, name="x")
+    both = layers.Bidirectional(kb.GRU(3, return_sequences=True), merge_mode=merge_mode)
+    assert export_onnx(keras.Model(x, both(x)), tmp_path / "m.onnx").parity.ok
+
+
+def test_a_model_that_does_not_run_says_why_in_the_words_of_the_layer(tmp_path):
+    class Model(keras.Model):
+        def call(self, inputs):
+            return kb.GRU(3, unroll=True)(inputs)
+
+    signature = [keras.InputSpec(shape=(None, 5, 4, 2), dtype="float32")]
+    with pytest.raises(ExportError, match="expected ndim=3, found ndim=4"):
+        export_onnx(Model(), tmp_path / "m.onnx", input_signature=signature)
+
+
 def test_an_export_leaves_the_model_as_it_was(tmp_path):
     x = keras.Input((None, 6), name="x")
     model = keras.Model(x, kb.GRU(4)(layers.TimeDistributed(layers.Dense(6))(x)))

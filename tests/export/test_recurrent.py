@@ -11,6 +11,7 @@ from onnx_runs import Exported, ragged, random_weights, sequences
 import keras_blocks as kb
 from keras_blocks.errors import ExportError
 from keras_blocks.export import export_onnx
+from keras_blocks.export.lowerings.row_groups import FEWEST_ROWS, FEWEST_STEPS, GROUPS
 
 layers = keras.layers
 
@@ -53,8 +54,16 @@ def on_sequence(layer, *, mask=False, states=0, ragged=False):
 
 
 def native(exported, op, count=1):
+    """Whether so many dense layers run as one op each."""
     ops = exported.ops
     return ops[op] == count and not {"Loop", "Scan", "If"} & set(ops)
+
+
+def native_in_groups(exported, op, count=1):
+    """Whether so many layers over uneven rows have an op for each group, or one for all."""
+    ops = exported.ops
+    each = GROUPS + 1
+    return (ops[op], ops["If"]) == (count * each, count) and not {"Loop", "Scan"} & set(ops)
 
 
 def state_count(op):
@@ -86,7 +95,7 @@ def test_any_mask_gives_what_keras_gives(layer, op, tmp_path):
     ]
     model = random_weights(keras.Model([x, mask], outputs))
     exported = Exported(model, tmp_path / "m.onnx")
-    assert native(exported, op, count=8)
+    assert native_in_groups(exported, op, count=8)
     exported.check([sequences(*MASK.shape), tf.constant(MASK)])
     for row in range(len(MASK)):
         exported.check([sequences(1, 7, seed=row), tf.constant(MASK[row : row + 1])])
@@ -100,7 +109,7 @@ def test_initial_states_go_through_rows_that_are_masked_out(layer, op, masked, b
     states = state_count(op)
     block = layer(4, return_sequences=True, return_state=True, go_backwards=backwards)
     exported = Exported(on_sequence(block, mask=masked, states=states), tmp_path / "m.onnx")
-    assert native(exported, op)
+    assert (native_in_groups if masked else native)(exported, op)
     initial = [sequences(1, len(MASK), 4, seed=i)[0] for i in range(states)]
     mask = [tf.constant(MASK)] if masked else []
     exported.check([sequences(*MASK.shape), *initial, *mask])
@@ -121,10 +130,10 @@ def test_both_directions_are_one_op(layer, op, tmp_path):
 
 @every_layer
 @pytest.mark.parametrize("sequence", [False, True])
-def test_both_directions_under_a_mask_are_one_op(layer, op, sequence, tmp_path):
+def test_both_directions_under_a_mask_share_their_ops(layer, op, sequence, tmp_path):
     block = layers.Bidirectional(layer(4, return_sequences=sequence, return_state=True))
     exported = Exported(on_sequence(block, mask=True), tmp_path / "m.onnx")
-    assert native(exported, op)
+    assert native_in_groups(exported, op)
     exported.check([sequences(*MASK.shape), tf.constant(MASK)])
 
 
@@ -154,7 +163,7 @@ def test_two_kinds_of_directions_are_two_ops(tmp_path):
 def test_ragged_rows_run_within_their_own_length(layer, op, backwards, sequence, tmp_path):
     block = layer(4, return_sequences=sequence, return_state=True, go_backwards=backwards)
     exported = Exported(on_sequence(block, ragged=True), tmp_path / "m.onnx")
-    assert native(exported, op)
+    assert native_in_groups(exported, op)
     for lengths in ([3, 0, 1, 7], [0], [0, 0], [5], [1], []):
         exported.check(ragged(lengths))
 
@@ -167,6 +176,75 @@ def test_an_empty_ragged_row_keeps_its_initial_state(layer, op, tmp_path):
     for lengths in ([0, 2], [0], []):
         initial = [sequences(1, len(lengths), 4, seed=i)[0] for i in range(states)]
         exported.check([ragged(lengths), *initial])
+
+
+# Long and uneven enough to run in groups; the rows fill them, or leave seats or whole groups free.
+UNEVEN = [
+    [100, 0, 3, 80, 1, 57, 57, 2, 100, 31, 9, 0, 64, 12, 5, 77, 0, 0, 6, 31, 1],
+    [0, 0, 300, 0, 0, 0, 0, 0, 0, 0],
+    [*range(0, 90, 5), 200],
+]
+
+
+def runs_in_groups(lengths):
+    saved = len(lengths) * max(lengths) - sum(lengths)
+    return saved > FEWEST_ROWS * max(lengths) + FEWEST_STEPS
+
+
+def test_the_uneven_rows_of_the_tests_run_in_groups():
+    assert all(map(runs_in_groups, UNEVEN))
+    assert not runs_in_groups(len(MASK) * [7])
+
+
+@every_layer
+@pytest.mark.parametrize("backwards", [False, True])
+def test_uneven_masks_give_what_keras_gives(layer, op, backwards, tmp_path):
+    states = state_count(op)
+    # Stock layers with `zero_output_for_mask`, ours without: the steps are read in other ways.
+    zeros = layer in (layers.GRU, layers.LSTM)
+    options = {"go_backwards": backwards, "zero_output_for_mask": zeros}
+    block = layer(4, return_sequences=True, return_state=True, **options)
+    exported = Exported(on_sequence(block, mask=True, states=states), tmp_path / "m.onnx")
+    generator = np.random.default_rng(0)
+    for lengths in UNEVEN:
+        batch, time = len(lengths), max(lengths) + 3
+        mask = generator.permuted(np.arange(time) < np.array(lengths)[:, np.newaxis], axis=1)
+        initial = [sequences(1, batch, 4, seed=i)[0] for i in range(states)]
+        exported.check([sequences(batch, time), *initial, tf.constant(mask)])
+
+
+@every_layer
+@pytest.mark.parametrize("sequence", [False, True])
+def test_uneven_rows_give_what_keras_gives_in_both_directions(layer, op, sequence, tmp_path):
+    block = layers.Bidirectional(layer(4, return_sequences=sequence, return_state=True))
+    exported = Exported(on_sequence(block, mask=True), tmp_path / "m.onnx")
+    for lengths in UNEVEN:
+        batch, time = len(lengths), max(lengths)
+        mask = np.arange(time) < np.array(lengths)[:, np.newaxis]
+        exported.check([sequences(batch, time), tf.constant(mask)])
+
+
+@pytest.mark.parametrize(("layer", "op"), [(kb.GRU, "GRU"), (kb.LSTM, "LSTM")])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_uneven_ragged_rows_give_what_keras_gives(layer, op, backwards, tmp_path):
+    states = state_count(op)
+    block = layer(4, return_sequences=True, return_state=True, go_backwards=backwards)
+    model = on_sequence(block, ragged=True, states=states)
+    exported = Exported(model, tmp_path / "m.onnx")
+    for lengths in UNEVEN:
+        initial = [sequences(1, len(lengths), 4, seed=i)[0] for i in range(states)]
+        exported.check([ragged(lengths), *initial])
+
+
+@every_layer
+@pytest.mark.parametrize("both", [False, True])
+def test_a_masked_batch_of_no_rows_gives_no_rows(layer, op, both, tmp_path):
+    block = layer(4, return_sequences=True, return_state=True)
+    block = layers.Bidirectional(block) if both else block
+    exported = Exported(on_sequence(block, mask=True), tmp_path / "m.onnx")
+    every, *states = exported.run([np.zeros((0, 7, 6), "float32"), np.zeros((0, 7), bool)])
+    assert every.shape == (0, 7, 8 if both else 4)
+    assert all(state.shape == (0, 4) for state in states)
 
 
 @every_layer
@@ -238,7 +316,7 @@ def test_masks_go_on_to_later_layers(tmp_path):
     exported = Exported(
         random_weights(keras.Model(x, layers.GlobalAveragePooling1D()(h))), tmp_path / "m.onnx"
     )
-    assert exported.ops["LSTM"] == exported.ops["GRU"] == 1
+    assert exported.ops["LSTM"] == exported.ops["GRU"] == GROUPS + 1
     exported.check(np.array([[1, 0, 3, 4, 0], [0, 2, 0, 9, 1]], "int32"))
 
 

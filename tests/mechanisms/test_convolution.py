@@ -174,6 +174,19 @@ def test_ragged_batches_without_rows_steps_or_windows_give_empty_rows(inner):
         assert outputs.values.shape == (0, 4)
 
 
+@pytest.mark.parametrize("padding", ["valid", "same", "causal"])
+def test_a_dense_batch_without_examples_gives_none(padding):
+    x = np.zeros((0, 5, 2), "float32")
+    for inner in (kb.Vanilla(4), Steep(4)):
+        outputs = kb.Convolution(inner, 3, padding=padding)(x)
+        assert outputs.shape == (0, 3 if padding == "valid" else 5, 4)
+
+
+def test_a_ragged_input_in_more_than_one_axis_is_refused_before_it_runs():
+    with pytest.raises(ValueError, match="window_size must be one int"):
+        kb.Convolution(kb.Vanilla(4), (2, 2))(keras.Input((None, 4, 3), ragged=True))
+
+
 @pytest.mark.parametrize("inner", [lambda: kb.Vanilla(4), lambda: Steep(4)])
 @each_setting
 def test_a_traced_call_takes_any_length_even_one_too_short_for_a_window(inner, setting):

@@ -207,6 +207,27 @@ def test_the_two_directions_keep_weights_of_their_own_when_loaded(tmp_path):
     np.testing.assert_allclose(again(data), model(data), rtol=SAME_SUMS, atol=SAME_SUMS)
 
 
+@keras.saving.register_keras_serializable("keras_blocks_tests")
+class BothWays(keras.Model):
+    """A user's model, which makes its layers while it is loaded."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.both = layers.Bidirectional(kb.Recurrence(kb.Vanilla(3)))
+
+    def call(self, inputs):
+        return self.both(inputs)
+
+
+def test_the_two_directions_keep_weights_of_their_own_in_a_subclassed_model(tmp_path):
+    model, data = BothWays(), normal(2, 6, 5)
+    expected = model(data)
+    model.save(tmp_path / "both.keras")
+    again = keras.saving.load_model(tmp_path / "both.keras")
+    assert len(again.weights) == len(model.weights) == 4
+    np.testing.assert_allclose(again(data), expected, rtol=SAME_SUMS, atol=SAME_SUMS)
+
+
 @pytest.mark.parametrize("go_backwards", [False, True])
 @each_layer
 def test_a_ragged_row_gives_what_it_gives_alone(make, go_backwards):

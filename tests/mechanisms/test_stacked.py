@@ -289,3 +289,29 @@ def test_the_first_layer_may_take_several_inputs():
     assert model.output_shape == (None, 4)
     data = [normal(5, 3), normal(5, 2)]
     np.testing.assert_allclose(model(data), stack(data), rtol=SAME_SUMS, atol=SAME_SUMS)
+
+
+@keras.saving.register_keras_serializable("keras_blocks_tests")
+class WithoutBuild(layers.Layer):
+    """A user's layer whose weights come with its first call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = kb.Vanilla(4)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+@pytest.mark.parametrize("make", [lambda: kb.Vanilla(4), WithoutBuild])
+def test_a_layer_that_is_lifted_and_called_by_the_model_too_is_loaded(make, tmp_path):
+    shared = make()
+    x = keras.Input((None, 4))
+    lifted = kb.Convolution(kb.Stacked([shared]), 1)
+    model = keras.Model(x, [lifted(x), shared(x), kb.Stacked([shared, kb.GRU(3)])(x)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(loaded.weights) == len(model.weights)
+    data = normal(2, 3, 4)
+    for found, expected in zip(loaded(data), model(data), strict=True):
+        np.testing.assert_array_equal(found, expected)

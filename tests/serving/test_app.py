@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_blocks.serving import Limits
 from keras_blocks.serving.app import create_app
 from keras_blocks.serving.example import example_request
 
@@ -411,6 +412,27 @@ def test_a_client_that_hangs_up_in_its_body_is_no_fault_of_the_server(repository
     scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
     asyncio.run(create_app(repository)(scope, receive, send))
     assert sent[0]["status"] == 400
+
+
+def test_a_body_that_stops_coming_is_not_waited_for_and_a_slow_one_is(repository):
+    seconds = 0.4
+    pieces = [b"{", b" ", b" "]
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(seconds * (0.6 if pieces else 100))
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    path = "/v2/models/double/infer"
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    app = create_app(repository, limits=Limits(silent_seconds=seconds))
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))
+    assert not pieces
+    assert sent[0]["status"] == 408
+    assert b"no more of the body came within 0.4 seconds" in sent[1]["body"]
 
 
 # What only onnxruntime can refuse

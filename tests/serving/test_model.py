@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import onnx
 import onnx_files
@@ -128,9 +130,43 @@ def test_a_contract_that_does_not_fit_its_graph_is_refused(tmp_path):
     for output in (TensorSpec("z", "float32", ("batch", 3)), TensorSpec("y", "int32", (1,))):
         with pytest.raises(ModelLoadError, match=r"contract .* output"):
             load(Contract((x,), (output,)))
+    with pytest.raises(ModelLoadError, match=r"contract .* input 'x' .* 4.* graph .* 3"):
+        load(Contract((TensorSpec("x", "float32", ("batch", 4)),), (y,)))
     for text in ("", "{}", "[]", '{"format": 99, "inputs": [], "outputs": []}'):
         with pytest.raises(ModelLoadError, match="contract"):
             load(metadata=text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shape": [None]},
+        {"shape": [-1]},
+        {"shape": "b"},
+        {"minimum": "0"},
+        {"maximum": [1]},
+        {"name": 5},
+        {"dtype": 5},
+        {"ragged": "yes"},
+        {"tree_of": 1},
+        {"max_children": 0.5},
+    ],
+)
+def test_a_contract_of_wrong_types_is_refused_when_loaded_and_not_when_used(tmp_path, wrong):
+    item = {"name": "x", "dtype": "float32", "shape": ["batch"], **wrong}
+    y = {"name": "y", "dtype": "float32", "shape": ["batch"]}
+    text = json.dumps({"format": 1, "inputs": [item], "outputs": [y]})
+    value = [onnx_files.tensor(name, onnx_files.FLOAT, ["batch"]) for name in "xy"]
+    nodes = [onnx_files.node("Identity", ["x"], ["y"])]
+    path = onnx_files.save(tmp_path / "m.onnx", nodes, value[:1], value[1:], metadata=text)
+    with pytest.raises(ModelLoadError, match="broken contract"):
+        Model.load(path)
+
+
+def test_text_that_no_utf_8_can_carry_is_refused(tmp_path):
+    model = Model.load(onnx_files.identity(tmp_path / "m.onnx", onnx.TensorProto.STRING))
+    with pytest.raises(RunError, match="UTF-8"):
+        model.predict({"x": ["a", "\ud800"]})
 
 
 def test_what_is_no_tensor_cannot_be_served(tmp_path):

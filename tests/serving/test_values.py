@@ -89,6 +89,16 @@ def test_flatten_refuses_a_nesting_that_is_not_the_shape(data):
         flatten(data, (2, 2), "x")
 
 
+def test_flatten_refuses_more_dims_than_numpy_can_hold():
+    with pytest.raises(ContractError, match=r"input 'x': 65 dims"):
+        flatten([], (0,) * 65, "x")
+    deep: list = []
+    for _ in range(500):
+        deep = [deep]
+    with pytest.raises(ContractError, match=r"input 'x': 501 dims"):
+        to_array(deep, FlatTensor("x", "float32", ("...",)))
+
+
 def test_arrays_are_cast_where_no_value_changes():
     assert cast(np.array([1, 2]), of("int32")).dtype == "int32"
     assert cast(np.array([1, 2], "uint8"), of("float32")).dtype == "float32"

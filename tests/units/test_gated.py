@@ -251,3 +251,28 @@ def test_inputs_that_do_not_fit_are_refused(kind):
         LAYERS[kind](UNITS, unroll=True)(_ragged([2, 1]))
     with pytest.raises(ValueError, match="a ragged input takes no mask"):
         LAYERS[kind](UNITS)(_ragged([2, 1]), mask=np.ones((2, 2), bool))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"initial_state": np.zeros((2, 5))},
+            r"shapes \(batch, ..., 3\).*Received shapes: \(2, 5\)",
+        ),
+        ({"initial_state": [np.zeros((2, 3))] * 3}, "`initial_state` must hold tensors of shapes"),
+        ({"mask": np.ones((2, 9), bool)}, r"`mask` must have one entry for each step, \(2, 7\)"),
+    ],
+    ids=str,
+)
+def test_states_and_masks_that_do_not_fit_are_refused_by_name(arguments, message):
+    for layer in (kb.GRU(3), kb.Recurrence(kb.Vanilla(3))):
+        with pytest.raises(ValueError, match=message):
+            layer(np.ones((2, 7, 4), "float32"), **arguments)
+
+
+def test_a_built_layer_refuses_another_number_of_features():
+    layer = kb.GRU(3)
+    layer(np.ones((2, 7, 4), "float32"))
+    with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 4"):
+        layer(np.ones((2, 7, 5), "float32"))

@@ -117,6 +117,14 @@ def test_a_mask_goes_through_pooling_in_a_functional_model(tmp_path):
     np.testing.assert_array_equal(loaded(padded), model(padded))
 
 
+def test_a_mask_goes_through_pooling_where_the_lengths_are_not_known():
+    tokens = keras.Input((None,), dtype="int32")
+    model = keras.Model(tokens, kb.GRU(4)(kb.MaxPooling(2)(kb.Embedding(7, 3, True)(tokens))))
+    traced = tf.function(model, input_signature=[tf.TensorSpec((None, None), "int32")])
+    padded = np.array([[1, 2, 3, 4, 0, 0], [1, 2, 3, 4, 5, 6]], "int32")
+    np.testing.assert_allclose(traced(padded), model(padded), rtol=1e-6)  # the same sums
+
+
 def test_the_gradient_goes_to_the_greatest_step_of_each_row():
     values = tf.constant([[1.0], [3.0], [2.0], [5.0], [4.0]])
     with tf.GradientTape() as tape:
