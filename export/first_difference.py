@@ -92,7 +92,7 @@ def _first_alteration(
     if not alterations:
         return None
     first = alterations[0]
-    layer = layer_of(fresh.graph, first.node, _scopes(model, signature))
+    layer = layer_of(fresh.graph, first.node, _scopes(model, signature), first.position)
     where = f"in {_described(model, layer)}" if layer else "in no layer that can be named"
     return Difference(
         "The model exports right today, so this file was altered, or made from other weights. "

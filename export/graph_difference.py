@@ -16,7 +16,13 @@ from onnx import numpy_helper
 
 @dataclass(frozen=True)
 class Alteration:
-    """A difference: the node of the expected graph that it is at, and what it is."""
+    """A difference between two graphs.
+
+    Args:
+        position: int, where in the expected graph the node stands, or the one it is inside of.
+        node: str, the node's name, or its first output where it has none.
+        message: str, what is different there.
+    """
 
     position: int
     node: str
@@ -128,19 +134,31 @@ class GraphWalk:
                 self._note(position, called, f"has {key}={values[0]}, not {values[1]}")
 
 
-def layer_of(graph: onnx.GraphProto, node_name: str, scopes: Mapping[str, str]) -> str | None:
+def layer_of(
+    graph: onnx.GraphProto,
+    node_name: str,
+    scopes: Mapping[str, str],
+    position: int | None = None,
+) -> str | None:
     """The layer that a node belongs to, by its name or else those of its readers and sources.
 
     Args:
         graph: the graph of the node.
         node_name: the node's name, or its first output where it has none.
         scopes: the layer of each TensorFlow name scope: node names begin with their scope.
+        position: int, the node's place in the graph, or that of the loop or branch that holds it:
+            names are unique in their own graph only.
     """
     by_name = {node.name or node.output[0]: node for node in graph.node}
-    if node_name not in by_name:
-        return _layer_in(node_name, scopes)
+    if position is not None and position < len(graph.node):
+        named = graph.node[position]
+    else:
+        named = by_name.get(node_name)
+    layer = _layer_in(node_name, scopes)
+    if layer is not None or named is None:
+        return layer
     for follow in (_readers, _sources):
-        seen, pending = set(), [by_name[node_name]]
+        seen, pending = set(), [named]
         while pending:
             node = pending.pop(0)
             layer = _layer_in(node.name, scopes)

@@ -19,7 +19,7 @@ from keras_blocks.serving import serve
 
 COMMAND = [sys.executable, "-m", "keras_blocks.cli", "serve"]
 START_SECONDS = 60  # the machine may be busy with other tests
-SLOW_SECONDS = 1.5
+SLOW_SECONDS = 4.0  # many times what the test needs: a machine that was busy gets faster
 
 
 @contextlib.contextmanager
@@ -117,9 +117,9 @@ def test_sigterm_lets_a_request_in_flight_finish_and_takes_no_new_one(tmp_path):
             target=lambda: answers.append(infer(url, "slow", "steps", "INT64", [1], [steps]))
         )
         thread.start()
-        time.sleep(SLOW_SECONDS / 3)
+        time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
-        time.sleep(SLOW_SECONDS / 6)
+        time.sleep(0.2)
         assert process.poll() is None
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/v2/health/live", timeout=0.2)
