@@ -30,6 +30,7 @@ SHARED = {
     "keras_blocks.ragged",
     "keras_blocks.ragged_rnn",
     "keras_blocks.scan",
+    "keras_blocks.short_axes",
 }
 TREES = {"keras_blocks.trees", "keras_blocks.tree_validity"}
 RULES = {
@@ -39,6 +40,7 @@ RULES = {
     "keras_blocks/silence.py": set(),
     "keras_blocks/ragged*.py": FRAMEWORKS | SHARED,
     "keras_blocks/scan.py": FRAMEWORKS | SHARED,
+    "keras_blocks/short_axes.py": FRAMEWORKS | SHARED,
     "keras_blocks/nonlinearities.py": FRAMEWORKS | SHARED,
     "keras_blocks/tree_validity.py": {"keras_blocks.errors"},
     "keras_blocks/trees.py": FRAMEWORKS | SHARED | TREES | {"nltk"},

@@ -26,6 +26,7 @@ from keras_blocks.mechanisms.windows import (
     spatial_lengths,
 )
 from keras_blocks.ragged import AcceptsRagged, from_row_splits, is_ragged, map_values, ragged_spec
+from keras_blocks.short_axes import unless_too_short
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -204,24 +205,21 @@ class Convolution(AcceptsRagged, Lifting):
         if padding == "causal":
             inputs = tf.pad(inputs, [(0, 0), (window.extents[0] - 1, 0), (0, 0)])
             padding = "valid"
-        missing = None
+
+        def convolve() -> tf.Tensor:
+            return keras.ops.conv(
+                inputs,
+                keras.ops.reshape(kernel, (*window.size, inputs.shape[-1], units)),
+                strides=window.strides,
+                padding=padding,
+                data_format="channels_last",
+                dilation_rate=window.dilation,
+            )
+
         # Zeros around the input leave room for a window wherever there is a step at all.
-        if None in steps and window.padding == "valid":
-            inputs, missing = _with_room(inputs, window.extents)
-        products = keras.ops.conv(
-            inputs,
-            keras.ops.reshape(kernel, (*window.size, inputs.shape[-1], units)),
-            strides=window.strides,
-            padding=padding,
-            data_format="channels_last",
-            dilation_rate=window.dilation,
-        )
-        if missing is not None:
-            # An axis that was too short has one window now, and should have none.
-            sizes = tf.shape(products, tf.int64) - tf.cast(missing > 0, tf.int64)
-            products = tf.slice(products, tf.zeros_like(sizes), sizes)
-            products.set_shape((None, *steps, units))
-        return products
+        if None not in steps or window.padding != "valid":
+            return convolve()
+        return unless_too_short(inputs, window.extents, convolve, window.steps, units)
 
     def _call_rows(self, x: tf.RaggedTensor, affine: Affine | None) -> tf.RaggedTensor:
         self._check_rows()
@@ -266,18 +264,6 @@ def _in_line(x: tf.RaggedTensor, begins: tf.Tensor, behind: int) -> tf.Tensor:
     length = tf.reduce_max(tf.concat([begins + x.row_lengths(), steps[:1]], axis=0)) + behind
     shape = tf.stack([length, tf.constant(x.values.shape[-1], length.dtype)])
     return tf.scatter_nd(positions[:, tf.newaxis], x.values, shape)
-
-
-def _with_room(x: tf.Tensor, least: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Zeros behind the axes that are too short for a single window, and how many there are.
-
-    TensorFlow fails on a convolution of no windows, or gives its input back.
-    """
-    # In 64 bits, as ONNX has its shapes.
-    missing = tf.maximum(tf.constant((0, *least, 0), tf.int64) - tf.shape(x, tf.int64), 0)
-    padded = tf.pad(x, tf.stack([tf.zeros_like(missing), missing], axis=1))
-    padded.set_shape((x.shape[0], *(None for _ in x.shape[1:-1]), x.shape[-1]))
-    return padded, missing
 
 
 def _sizes(name: str, value: Any, rank: int | None) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, to_padded
+from keras_blocks.short_axes import unless_too_short
 
 
 @keras.saving.register_keras_serializable("keras_blocks")
@@ -152,22 +153,13 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         def pool() -> tf.Tensor:
             return _max_pool(x, widths, strides, self.padding.upper())
 
-        static = x.shape[1:-1]
-        if self.padding == "same" or _all_fit(static, widths):
+        if self.padding == "same" or _all_fit(x.shape[1:-1], widths):
             return pool()
-        # TensorFlow has no window on an axis shorter than it, and fails instead.
-        sizes = tf.unstack(tf.shape(x))
-        counts = [
-            self._count(size, width, stride)
-            for size, width, stride in zip(sizes[1:-1], widths, strides, strict=True)
-        ]
 
-        def nothing() -> tf.Tensor:
-            return tf.zeros([sizes[0], *counts, sizes[-1]], x.dtype)
+        def count(sizes: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
+            return [self._count(*axis) for axis in zip(sizes, widths, strides, strict=True)]
 
-        pooled = tf.cond(tf.reduce_all(tf.stack(counts) > 0), pool, nothing)
-        pooled.set_shape((x.shape[0], *(None for _ in static), x.shape[-1]))
-        return pooled
+        return unless_too_short(x, widths, pool, count)
 
     def _pool_rows(self, x: tf.RaggedTensor, width: int, stride: int) -> tf.RaggedTensor:
         """Pools each row by itself."""
