@@ -34,7 +34,7 @@ _RECURRENT = (
 
 @lowers(*_RECURRENT)
 def lower_recurrent(layer: keras.layers.RNN) -> Call | None:
-    """One native op, whatever the mask, the direction and the initial states."""
+    """Native ops, whatever the mask, the direction and the initial states."""
     native = _native(layer)
     if native is None:
         return None
@@ -61,7 +61,7 @@ def lower_recurrent(layer: keras.layers.RNN) -> Call | None:
 
 @lowers(keras.layers.Bidirectional)
 def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
-    """One native op for both directions where they are of one kind; else each has its own."""
+    """Native ops for both directions at once where they are of one kind; else each has its own."""
     both = [layer.forward_layer, layer.backward_layer]
     if any(type(direction) not in _RECURRENT for direction in both):
         return None
