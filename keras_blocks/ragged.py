@@ -72,14 +72,6 @@ def from_padded(dense: tf.Tensor, mask: tf.Tensor, row_splits: tf.Tensor) -> tf.
     return from_row_splits(tf.gather_nd(dense, tf.where(mask)), row_splits)
 
 
-def reverse_rows(x: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Every row back to front, within its own length."""
-    total = tf.shape(x.values, out_type=x.row_splits.dtype)[0]
-    # Step t of a row that spans [start, end) moves to start + end - 1 - t.
-    bounds = tf.gather(x.row_splits[:-1] + x.row_splits[1:] - 1, x.value_rowids())
-    return from_row_splits(tf.gather(x.values, bounds - tf.range(total)), x.row_splits)
-
-
 class AcceptsRagged:
     """Mixin for layers whose `call` takes a ragged tensor where it takes a dense one.
 

@@ -47,14 +47,6 @@ def test_a_row_may_begin_behind_an_offset():
     assert mask.numpy().tolist() == [[True, True, False], [False, False, True]]
 
 
-@every_batch
-def test_rows_are_reversed_within_their_length(lengths):
-    x = _rows(lengths)
-    y = ragged.reverse_rows(x)
-    for row in range(len(lengths)):
-        np.testing.assert_array_equal(y[row], x[row].numpy()[::-1])
-
-
 def test_a_function_of_vectors_is_mapped_over_the_rows():
     y = ragged.map_values(lambda v: 2 * v, _rows([2, 0, 1], 1))
     assert y.to_list() == [[[2], [4]], [], [[6]]]
