@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench clean
+.PHONY: help setup demo test test-all lint format bench conformance clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,10 @@ format: setup  ## let ruff mend what it can
 
 bench: setup  ## the benchmarks; tables and plots go to benchmarks/results
 	$(BIN)/python benchmarks/blocks.py
+	$(BIN)/python benchmarks/trees.py
+
+conformance: setup  ## every layer case of Keras's own tests, exported and compared
+	$(BIN)/python benchmarks/conformance.py --markdown docs/conformance.md
 
 clean:  ## remove what was set up and built
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -61,7 +61,7 @@ def race(ours: Callable[[], Any], peer: Callable[[], Any], runs: int = RUNS) -> 
     for function in contestants:
         for _ in range(WARM_UPS):
             function()
-    quickest = min(_seconds(function, 1) for function in contestants)
+    quickest = min(seconds(function, 1) for function in contestants)
     calls = max(1, round(SHORTEST_RUN / max(quickest, 1e-9)))
     taken: tuple[list[float], list[float]] = ([], [])
     gc.collect()
@@ -69,7 +69,7 @@ def race(ours: Callable[[], Any], peer: Callable[[], Any], runs: int = RUNS) -> 
     try:
         for turn in range(runs):
             for place in (0, 1) if turn % 2 == 0 else (1, 0):
-                taken[place].append(_seconds(contestants[place], calls))
+                taken[place].append(seconds(contestants[place], calls))
     finally:
         gc.enable()
     pairs = Timing.of([a / b for a, b in zip(*taken, strict=True)])
@@ -77,7 +77,7 @@ def race(ours: Callable[[], Any], peer: Callable[[], Any], runs: int = RUNS) -> 
     return Race(first, second, pairs.median, (pairs.low, pairs.high), runs, calls)
 
 
-def _seconds(function: Callable[[], Any], calls: int) -> float:
+def seconds(function: Callable[[], Any], calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         function()

@@ -43,8 +43,11 @@ def capture(model: keras.Model, signature: Signature) -> Captured:
     specs = signature.specs()
 
     def run(*flat: tf.Tensor) -> list[tf.Tensor]:
+        # Layers that count their draws or keep a state would write to a weight, which is to be a
+        # constant; what they write here ends with the scope.
+        with keras.StatelessScope():
+            outputs = model(*signature.arguments(flat), training=False)
         # Identities give every output a tensor of its own, even one that is also an input.
-        outputs = model(*signature.arguments(flat), training=False)
         return [tf.identity(part) for part in signature.unpack(outputs)]
 
     with stand_ins() as nodes, replaced_calls(model, lowered_call):

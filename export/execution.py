@@ -13,6 +13,7 @@ import onnxruntime
 import tensorflow as tf
 
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor, TensorSpec
+from keras_blocks.errors import ExportError
 from keras_blocks.export.signature import Signature, trace
 
 _FATAL = 4  # onnxruntime's log level; what it refuses is reported here, once
@@ -36,7 +37,7 @@ class KerasSide:
         self.names = [tensor.name for tensor in signature.contract.flat_inputs()]
         stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
         # A stateful model starts afresh in every run, which a graph cannot do for it.
-        self._traced = None if stateful else trace(self._call, signature.specs())
+        self._traced = None if stateful else self._trace()
 
     def run(self, feed: dict[str, np.ndarray], eager: bool = False) -> list[np.ndarray]:
         """The flat outputs in the contract's order.
@@ -71,6 +72,12 @@ class KerasSide:
             trace(self._call, specs)
         except Exception as error:
             raise RefusedError(first_line(error.__cause__ or error)) from error
+
+    def _trace(self) -> Any:
+        try:
+            return trace(self._call, self.signature.specs())
+        except ExportError:
+            return None  # a layer asks for sizes in Python; it still runs op by op
 
     def _call(self, *flat: Any) -> list[Any]:
         arguments = self.signature.arguments(flat)

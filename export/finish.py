@@ -16,7 +16,10 @@ import onnx.version_converter
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor
 from keras_blocks.errors import ExportError
 from keras_blocks.export.empty_shapes import allow_empty_shapes
-from keras_blocks.export.naming import nested_graphs, rename
+from keras_blocks.export.folding import fold_weights
+from keras_blocks.export.graphs import nested_graphs
+from keras_blocks.export.loops import simplify_loops
+from keras_blocks.export.naming import rename
 from keras_blocks.export.pruning import prune
 
 # onnxruntime's own domain; its ops are known to it, not to onnx.
@@ -51,6 +54,8 @@ def finish(
     wanted_inputs, wanted_outputs = contract.flat_inputs(), contract.flat_outputs()
     renamed = dict(zip(inputs, (t.name for t in wanted_inputs), strict=True))
     renamed |= dict(zip(outputs, (t.name for t in wanted_outputs), strict=True))
+    simplify_loops(graph)
+    fold_weights(graph, opset)
     prune(graph)
     allow_empty_shapes(graph)
     rename(graph, renamed)

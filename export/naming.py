@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
+
+from keras_blocks.export.graphs import nested_graphs
 
 # What tf2onnx and TensorFlow add to a name: counters, the number of the output, the function of a
 # loop.
@@ -23,15 +25,6 @@ _ADDED = re.compile(
 def plain_name(name: str) -> str:
     """A name without the counters in it."""
     return _ADDED.sub("", name)
-
-
-def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and the graphs inside its nodes (loop bodies, branches)."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from nested_graphs(attribute.g)
 
 
 def content(weight: onnx.TensorProto) -> bytes:

@@ -5,12 +5,14 @@ tf2onnx leaves the nodes in an order that hangs on Python's hashes, and of equal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import onnx
 
-from keras_blocks.export.naming import content, nested_graphs, plain_name
+from keras_blocks.export.graphs import copied, nested_graphs, read_instead, reads
+from keras_blocks.export.naming import content, plain_name
+
+# What is random differs, and what is filled with one value is cheap to make, and may be there to be
+# written into in place, which only its one reader can do.
+_ALONE = ("Random", "Expand")
 
 
 def prune(graph: onnx.GraphProto) -> None:
@@ -38,8 +40,8 @@ def _order_nodes(graph: onnx.GraphProto) -> None:
             ordered[id(node)] = node
         else:
             stack.append((name, True))
-            stack += [(source, False) for source in reversed(list(_reads(node)))]
-    nodes = [_copy(node) for node in ordered.values()]
+            stack += [(source, False) for source in reversed(list(reads(node)))]
+    nodes = [copied(node) for node in ordered.values()]
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -51,11 +53,11 @@ def _merge_equal_nodes(graph: onnx.GraphProto) -> None:
     same: dict[str, str] = {}
     kept = []
     for node in graph.node:
-        _read_instead(node, same)
-        alone = node.op_type.startswith("Random") or outputs.intersection(node.output)
+        read_instead(node, same)
+        alone = node.op_type.startswith(_ALONE) or outputs.intersection(node.output)
         equal = None if alone else first.setdefault(_computation(node), node)
         if equal is None or equal is node:
-            kept.append(_copy(node))
+            kept.append(copied(node))
         else:
             same.update(zip(node.output, equal.output, strict=True))
     del graph.node[:]
@@ -71,54 +73,22 @@ def _merge_equal_weights(graph: onnx.GraphProto) -> None:
         if equal is not weight and weight.name not in outputs:
             same[weight.name] = equal.name
     for node in graph.node:
-        _read_instead(node, same)
+        read_instead(node, same)
 
 
 def _order_weights(graph: onnx.GraphProto) -> None:
     """Keeps the weights that are read, in the order in which they are."""
     weights = {weight.name: weight for weight in graph.initializer}
-    read = [name for node in graph.node for name in _reads(node)]
+    read = [name for node in graph.node for name in reads(node)]
     read += [value.name for value in graph.output]
-    kept = [_copy(weights[name]) for name in dict.fromkeys(read) if name in weights]
+    kept = [copied(weights[name]) for name in dict.fromkeys(read) if name in weights]
     del graph.initializer[:]
     graph.initializer.extend(kept)
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, and what the graphs inside it do, from within or from outside."""
-    yield from node.input
-    for inner in _inside(node):
-        for part in inner.node:
-            yield from part.input
-        for value in inner.output:
-            yield value.name
-
-
-def _read_instead(node: onnx.NodeProto, same: Mapping[str, str]) -> None:
-    node.input[:] = [same.get(name, name) for name in node.input]
-    for inner in _inside(node):
-        for part in inner.node:
-            part.input[:] = [same.get(name, name) for name in part.input]
-        for value in inner.output:
-            value.name = same.get(value.name, value.name)
-
-
-def _inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield from nested_graphs(attribute.g)
-
-
 def _computation(node: onnx.NodeProto) -> bytes:
     """All of a node but its name and those of its outputs, of which it says how many."""
-    nameless = _copy(node)
+    nameless = copied(node)
     nameless.name = ""
     nameless.output[:] = ["y" if name else "" for name in node.output]
     return nameless.SerializeToString(deterministic=True)
-
-
-def _copy(message: Any) -> Any:
-    """A message that outlives its place in the list it comes from."""
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied

@@ -96,14 +96,15 @@ def has_steps(spec: TensorSpec) -> bool:
     """Whether zeros may mean steps that are not there."""
     above = spec.minimum is not None and spec.minimum > 0
     below = spec.maximum is not None and spec.maximum < 0
-    if spec.tree_of or above or below:
+    if spec.tree_of or spec.edges_of or above or below:
         return False
     return len(spec.shape) + spec.ragged >= (3 if kind_of(spec) == "f" else 2)
 
 
 def is_ids(spec: TensorSpec) -> bool:
     """Whether an input holds the ids of a vocabulary of known size."""
-    return kind_of(spec) in "iu" and spec.maximum is not None and spec.tree_of is None
+    drawn_freely = spec.tree_of is None and spec.edges_of is None
+    return kind_of(spec) in "iu" and spec.maximum is not None and drawn_freely
 
 
 def kind_of(spec: TensorSpec) -> str:

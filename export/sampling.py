@@ -8,13 +8,13 @@ layers read as "not there") in front, in the middle, at the end, and over whole 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from keras_blocks.contract import Contract, TensorSpec
-from keras_blocks.export.random_trees import random_parents
+from keras_blocks.export.random_trees import leaf_count, random_edges, random_parents
 from keras_blocks.export.sample_values import (
     BLANKS_TEXT,
     bounds,
@@ -27,6 +27,7 @@ from keras_blocks.export.sample_values import (
 
 BATCH = "batch"
 MOST_IDS = 8192  # of a larger vocabulary this many ids are drawn
+MOST_ROOTS = 3  # of a row, where forests are allowed
 MOST_ELEMENTS = 2**21  # of one input; beyond this a sample takes too long to be worth it
 
 
@@ -132,6 +133,8 @@ def _vocabulary_plans(contract: Contract) -> Iterator[Plan]:
 
 
 def _steps(spec: TensorSpec) -> int:
+    if spec.leaves_of:
+        return 1  # a chain has one leaf
     fixed = math.prod(n for n in spec.shape[1:] if isinstance(n, int))
     dynamic = spec.ragged or any(isinstance(n, str) for n in spec.shape[1:])
     return 3 * fixed if dynamic else max(fixed, 1)
@@ -180,7 +183,8 @@ class _Room:
             parts.append(f"batch {self.sizes[BATCH]}")
         parts.extend(f"{name} {size}" for name, size in self.sizes.items() if name != BATCH)
         if any(spec.tree_of for spec in self.specs) and max(self.plan.lengths, default=0) > 1:
-            parts.append(f"{self.plan.trees} trees")
+            forest = any(spec.forest for spec in self.specs)
+            parts.append(f"{self.plan.trees} {'forests' if forest else 'trees'}")
         if self.plan.blanks and any(map(has_steps, self.specs)):
             parts.append(BLANKS_TEXT[self.plan.blanks])
         if self.plan.scale != 1 and any(kind_of(spec) == "f" for spec in self.specs):
@@ -189,19 +193,22 @@ class _Room:
 
     def largest(self) -> int:
         """The number of elements of the largest input."""
-        return max((math.prod(self._shape(spec)) for spec in self.specs), default=0)
+        shapes = (self._shape(spec, self._lengths(spec, {})) for spec in self.specs)
+        return max(map(math.prod, shapes), default=0)
 
     def draw(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """The flat inputs."""
+        trees = {spec.name: self._trees(spec, generator) for spec in self.specs if spec.tree_of}
         feed = {}
         for spec in self.specs:
-            lengths = self._lengths(spec)
+            lengths = self._lengths(spec, trees)
             if spec.tree_of:
-                most = spec.max_children
-                trees = [random_parents(n, self.plan.trees, generator, most) for n in lengths]
-                values = np.concatenate([np.zeros(0), *trees]).astype(spec.dtype)
+                values = _joined(spec, trees[spec.name])
+            elif spec.edges_of:
+                values = _joined(spec, _edges(spec, trees[spec.edges_of], generator))
             else:
-                values = draw_values(spec, self._shape(spec), self.plan.scale, generator)
+                shape = self._shape(spec, lengths)
+                values = draw_values(spec, shape, self.plan.scale, generator)
                 if self.plan.blanks and has_steps(spec):
                     put_blanks(values, spec, lengths, self.plan.blanks)
             feed[spec.name] = values
@@ -209,16 +216,43 @@ class _Room:
                 feed[spec.row_splits_name] = np.cumsum([0, *lengths], dtype="int64")
         return feed
 
+    def _trees(self, spec: TensorSpec, generator: np.random.Generator) -> list[np.ndarray]:
+        """The parents of each row."""
+
+        def tree(nodes: int) -> np.ndarray:
+            roots = int(generator.integers(1, MOST_ROOTS, endpoint=True)) if spec.forest else 1
+            return random_parents(nodes, self.plan.trees, generator, spec.max_children, roots)
+
+        return [tree(nodes) for nodes in self._lengths(spec, {})]
+
     def _rows_key(self, spec: TensorSpec) -> str:
-        head = self.by_name.get(spec.tree_of or spec.name, spec)
+        """What all inputs with the same rows have in common."""
+        tree = self.by_name.get(spec.edges_of or spec.leaves_of or spec.name, spec)
+        head = self.by_name.get(tree.tree_of or tree.name, tree)
         return str(head.shape[0]).removesuffix(".values")
 
-    def _lengths(self, spec: TensorSpec) -> tuple[int, ...]:
+    def _lengths(self, spec: TensorSpec, trees: Mapping[str, list[np.ndarray]]) -> tuple[int, ...]:
+        """How long the rows are; without the trees those of leaves are as long as they may be."""
+        if spec.leaves_of is not None and trees:
+            return tuple(map(leaf_count, trees[spec.leaves_of]))
         return self.rows[self._rows_key(spec)] if spec.ragged else ()
 
-    def _shape(self, spec: TensorSpec) -> tuple[int, ...]:
+    def _shape(self, spec: TensorSpec, lengths: tuple[int, ...]) -> tuple[int, ...]:
         shape = tuple(dim if isinstance(dim, int) else self.sizes.get(dim, 0) for dim in spec.shape)
-        return (sum(self._lengths(spec)), *shape[1:]) if spec.ragged else shape
+        return (sum(lengths), *shape[1:]) if spec.ragged else shape
+
+
+def _edges(
+    spec: TensorSpec, trees: list[np.ndarray], generator: np.random.Generator
+) -> list[np.ndarray]:
+    """What stands above the nodes of each tree."""
+    labels = spec.edge_labels or bounds(spec)[1] + 1
+    drawn = [random_edges(tree, labels, spec.siblings_differ, generator) for tree in trees]
+    return [np.clip(edges, spec.minimum, spec.maximum) for edges in drawn]
+
+
+def _joined(spec: TensorSpec, rows: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *rows]).astype(spec.dtype)
 
 
 def _lengths_text(lengths: tuple[int, ...]) -> str:

@@ -15,7 +15,10 @@ import tensorflow as tf
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
+from keras_blocks.export.hooks import replaced_calls
+from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.ranges import Reads, ValueRange
+from keras_blocks.export.standins import stand_ins
 from keras_blocks.export.symbols import Symbol, named_dims, symbols_of, unique_names
 from keras_blocks.ragged import from_row_splits
 
@@ -117,8 +120,18 @@ def _probe(model: keras.Model, structure: Any) -> tuple[Any, dict[str, dict[str,
     owners = [s for s in keras.tree.flatten(structure) for _ in s.tensor_specs()]
     specs = [spec for s in keras.tree.flatten(structure) for spec in s.tensor_specs()]
     reads = Reads()
-    with reads.watch(model):
-        traced = trace(lambda *flat: model(*_arguments(structure, flat), training=False), specs)
+
+    def traced_call() -> Any:
+        with reads.watch(model):
+            return trace(lambda *flat: model(*_arguments(structure, flat), training=False), specs)
+
+    try:
+        traced = traced_call()
+    except ExportError:
+        # Some layers ask in Python for sizes, which a graph cannot answer; their lowering does
+        # without, or says why there is no ONNX form.
+        with stand_ins(), replaced_calls(model, lowered_call):
+            traced = traced_call()
     # Captured tensors follow the arguments.
     found = reads.ranges(traced.inputs[: len(specs)])
     return traced, {owners[i].name: _named_range(owners, value) for i, value in found.items()}
@@ -193,8 +206,12 @@ def _state_of(layer: keras.layers.Layer) -> list[Any]:
 
 
 def _named_range(owners: list[Symbol], found: ValueRange) -> dict[str, Any]:
-    tree_of = None if found.tree_of is None else owners[found.tree_of].name
-    return {**asdict(found), "tree_of": tree_of}
+    names = {
+        key: None if index is None else owners[index].name
+        for key, index in asdict(found).items()
+        if key.endswith("_of")
+    }
+    return {**asdict(found), **names}
 
 
 def _input_spec(symbol: Symbol, ranges: dict[str, dict[str, Any]]) -> TensorSpec:

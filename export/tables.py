@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -49,14 +49,28 @@ def _notes(spec: TensorSpec) -> str:
     notes = []
     if spec.ragged:
         notes.append(f"ragged ({spec.row_splits_name})")
-    if spec.tree_of is not None:
-        most = "" if spec.max_children is None else f", {spec.max_children} children at most"
-        notes.append(f"tree of {spec.tree_of}{most}")
+    notes.extend(_tree_notes(spec))
     if spec.minimum is not None or spec.maximum is not None:
         low = "..." if spec.minimum is None else f"{spec.minimum:g}"
         high = "..." if spec.maximum is None else f"{spec.maximum:g}"
         notes.append(f"{low} to {high}")
     return ", ".join(notes)
+
+
+def _tree_notes(spec: TensorSpec) -> Iterator[str]:
+    if spec.tree_of is not None:
+        tree = "forest" if spec.forest else "tree"
+        yield tree if spec.tree_of == spec.name else f"{tree} of {spec.tree_of}"
+    if spec.max_children is not None:
+        yield f"{spec.max_children} children at most"
+    if spec.leaves_of is not None:
+        yield f"leaves of {spec.leaves_of}"
+    if spec.edges_of is not None:
+        yield f"edges of {spec.edges_of}"
+    if spec.edge_labels is not None:
+        yield f"labels 0 to {spec.edge_labels - 1}"
+    if spec.siblings_differ:
+        yield "siblings differ"
 
 
 def skipped_texts(skipped: Sequence[Skipped]) -> list[str]:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from keras_blocks.mechanisms.stacked import Stacked
     from keras_blocks.mechanisms.tree_cell import TreeCell
     from keras_blocks.mechanisms.tree_cells import ChildSumTreeLSTMCell, NaryTreeLSTMCell
+    from keras_blocks.mechanisms.tree_gru_cell import TreeGRUCell
     from keras_blocks.mechanisms.tree_recursive import TreeRecursive
+    from keras_blocks.mechanisms.tree_tensor_cell import RecursiveTensorCell
     from keras_blocks.nonlinearities import Rectifier, Sigmoid, Tanh
     from keras_blocks.units.embedding import Embedding
     from keras_blocks.units.gru import GRU, GRUCell
@@ -49,6 +51,8 @@ _HOMES = {
     "TreeCell": "mechanisms.tree_cell",
     "ChildSumTreeLSTMCell": "mechanisms.tree_cells",
     "NaryTreeLSTMCell": "mechanisms.tree_cells",
+    "TreeGRUCell": "mechanisms.tree_gru_cell",
+    "RecursiveTensorCell": "mechanisms.tree_tensor_cell",
 }
 _SUBMODULES = frozenset({"contract", "errors", "export", "ragged", "serving", "trees"})
 
@@ -67,12 +71,14 @@ __all__ = [
     "ParityError",
     "Rectifier",
     "Recurrence",
+    "RecursiveTensorCell",
     "Sigmoid",
     "Softmax",
     "Stacked",
     "Tanh",
     "TreeCell",
     "TreeError",
+    "TreeGRUCell",
     "TreeRecursive",
     "Vanilla",
 ]

@@ -1,7 +1,7 @@
 """A model's inputs and outputs, as they are stored in the metadata of the ONNX file.
 
 The contract is what a server knows of a model: names, dtypes, named dims, which inputs are ragged,
-which values are allowed, and which ragged input holds the parents of a tree. It needs nothing but
+which values are allowed, and how the ragged inputs of a tree belong together. It needs nothing but
 the standard library, so that the exporter writes it and the server reads it with the same code.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 METADATA_KEY = "keras_blocks.contract"
 PROOF_METADATA_KEY = "keras_blocks.proof"
 """Where the exporter leaves a short JSON summary of the proof."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 knew of a tree only `tree_of` and `max_children`."""
 ROW_SPLITS_DTYPE = "int64"
 
 Dim = int | str
@@ -43,9 +44,16 @@ class TensorSpec:
         minimum: least allowed value, or None.
         maximum: greatest allowed value, or None; token ids end at the vocabulary's last.
         tree_of: for the parents of a tree, the name of the ragged input that holds the features of
-            its nodes: both must have the same rows.
+            its nodes: both must have the same rows. Their own name where no input does.
         max_children: for the parents of a tree, how many children a node may have, or None for
             any number.
+        forest: bool, for the parents of a tree: a row may have several roots.
+        leaves_of: for the features of a tree's leaves, the name of its parents: a row of features
+            has as many steps as the tree has nodes without children, in their order.
+        edges_of: for what stands above the nodes of a tree, an integer for each, the name of its
+            parents: both must have the same rows. What stands at roots means nothing.
+        edge_labels: for edges, how many labels there are, from 0 on.
+        siblings_differ: bool, for edges: no two children of a node have the same label.
     """
 
     name: str
@@ -56,6 +64,11 @@ class TensorSpec:
     maximum: float | None = None
     tree_of: str | None = None
     max_children: int | None = None
+    forest: bool = False
+    leaves_of: str | None = None
+    edges_of: str | None = None
+    edge_labels: int | None = None
+    siblings_differ: bool = False
 
     @property
     def row_splits_name(self) -> str:
@@ -117,14 +130,18 @@ def _spec(item: dict[str, Any]) -> TensorSpec:
     well_typed = (
         isinstance(item["shape"], list)
         and all(isinstance(dim, str) or (type(dim) is int and dim >= 0) for dim in spec.shape)
-        and isinstance(spec.name, str)
-        and isinstance(spec.dtype, str)
-        and isinstance(spec.ragged, bool)
+        and all(isinstance(text, str) for text in (spec.name, spec.dtype))
+        and all(isinstance(flag, bool) for flag in (spec.ragged, spec.forest, spec.siblings_differ))
         and all(
             bound is None or type(bound) in (int, float) for bound in (spec.minimum, spec.maximum)
         )
-        and isinstance(spec.tree_of, str | None)
-        and (spec.max_children is None or type(spec.max_children) is int)
+        and all(
+            name is None or isinstance(name, str)
+            for name in (spec.tree_of, spec.leaves_of, spec.edges_of)
+        )
+        and all(
+            count is None or type(count) is int for count in (spec.max_children, spec.edge_labels)
+        )
     )
     if not well_typed:
         raise TypeError("a field of another type")

@@ -30,6 +30,26 @@ CYCLE = (
     "node {} of tree {} never reaches the root: its parents run in a cycle. "
     "Follow the parents from this node to find it."
 )
+UNEQUAL_LEAVES = (
+    "tree {} has features for {} leaves, but it has {}. With features_on='leaves' give a row for "
+    "each node without children, in the order of their indices, and none for the others."
+)
+BAD_SLOT = (
+    "node {} of tree {} has slot {} below its parent, but the cell has {} slots, from 0 on. Raise "
+    "`arity`, or number the slots from 0."
+)
+SAME_SLOT = (
+    "node {} of tree {} has slot {} below its parent, as node {} has. Siblings need slots of "
+    "their own."
+)
+UNKNOWN_LABEL = (
+    "node {} of tree {} has the edge label {}, but the cell knows {} labels, from 0 on. Raise "
+    "`edge_labels`, or number the labels from 0."
+)
+OTHER_BATCH = (
+    "node {} of tree {} has place {} among {} nodes, alone or not: this is the schedule of another "
+    "batch. Call trees.schedule after the last step that batches, shuffles or splits."
+)
 CROWDED = (
     "node {} of tree {} has {} children, but the cell takes {}. Raise `arity`, or use a cell for "
     "any number of children (ChildSumTreeLSTMCell)."

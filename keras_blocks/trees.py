@@ -1,8 +1,8 @@
 """Trees from nested lists, parent arrays, s-expressions, `nltk.Tree` and Python's `ast`.
 
 A `Tree` is a label and a parent for each node; `batch` makes the two ragged tensors of it that
-`TreeRecursive` takes. Nothing here recurses, so chains may be as deep as memory allows, and nothing
-but `batch` loads TensorFlow.
+`TreeRecursive` takes, `bucket_by_nodes` and `schedule` help a `tf.data` pipeline, and only these
+three load TensorFlow. Nothing here recurses, so chains may be as deep as memory allows.
 
 Example:
     >>> from keras_blocks import trees
@@ -37,12 +37,14 @@ __all__ = [
     "Tree",
     "Vocabulary",
     "batch",
+    "bucket_by_nodes",
     "from_ast",
     "from_nested",
     "from_nltk",
     "from_parents",
     "from_sexpr",
     "from_sexprs",
+    "schedule",
     "validate",
 ]
 
@@ -344,6 +346,83 @@ def batch(trees: Iterable[Tree], vocabulary: Vocabulary | None = None) -> tuple[
         tf.RaggedTensor.from_row_splits(tokens, splits),
         tf.RaggedTensor.from_row_splits(parents, splits),
     )
+
+
+def schedule(parents: Any, forests: str = "refuse") -> Any:
+    """The parents of a batch with the order in which `TreeRecursive` computes its nodes.
+
+    In a `tf.data` pipeline this is done beside the training step, not in it. The layer takes the
+    result in the place of the parents, as an input of shape (None, 6). It belongs to the batch: no
+    step behind it may batch, shuffle within, or split.
+
+    Args:
+        parents: ragged tensor (batch, None) of int32 or int64.
+        forests: what the layer was told about rows with several roots, `"refuse"` or `"sum"`.
+
+    Returns:
+        Ragged int32 (batch, None, 6).
+
+    Raises:
+        TreeError: as `TreeRecursive` would, InvalidArgumentError in a pipeline.
+
+    Example:
+        >>> _, parents = batch([from_sexpr("(S (NP I) sleep)")], Vocabulary(["S"]))
+        >>> schedule(parents).shape
+        TensorShape([1, None, 6])
+    """
+    import tensorflow as tf
+
+    from keras_blocks.mechanisms.tree_packed import packed
+
+    if not isinstance(parents, tf.RaggedTensor) or not parents.dtype.is_integer:
+        kind = getattr(getattr(parents, "dtype", None), "name", None)
+        raise ValueError(
+            f"schedule: `parents` must be a ragged tensor (batch, None) of int32 or int64, as "
+            f"trees.batch gives it. Received: {type(parents).__name__} of dtype {kind}."
+        )
+    parents = parents.with_values(tf.cast(parents.values, tf.int64)).with_row_splits_dtype(tf.int64)
+    return packed(parents, forests == "sum")
+
+
+def bucket_by_nodes(nodes_per_batch: int, drop_remainder: bool = False) -> Any:
+    """Batches the trees of a `tf.data` pipeline with others of like size, for `Dataset.apply`.
+
+    Trees of like size fill the levels of a batch, and a bound on nodes gives every step about the
+    same work: batches of small trees hold many, batches of large ones few.
+
+    An element is one tree: any nest of tensors. Those with a first axis of unknown size, such as
+    tokens or features, parents, and labels of nodes, become ragged; a label or a weight of the tree
+    becomes dense. The longest of them says how many nodes there are, so that features may be those
+    of the leaves alone.
+
+    The order of trees decides which of them meet: the same order gives the same batches. So shuffle
+    the trees before this step, and the batches behind it too, since those that are not full come at
+    the end. How many batches there are is not known before they are made.
+
+    Args:
+        nodes_per_batch: int, the most nodes of a batch. A tree with more is a batch of its own.
+        drop_remainder: bool, whether batches that are not full at the end are left out.
+
+    Returns:
+        A function from a dataset of trees to one of batches.
+
+    Raises:
+        ValueError: a number of nodes that is not positive; when it is applied, elements that are no
+            single trees.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> some = [from_sexpr(text) for text in ("(S a b)", "(S a)", "(S (NP b) c)", "(S b)")]
+        >>> tokens, parents = batch(some, Vocabulary.of(some))
+        >>> dataset = tf.data.Dataset.from_tensor_slices(((tokens, parents), [0, 1, 2, 3]))
+        >>> dataset = dataset.apply(bucket_by_nodes(6))
+        >>> [(parents.to_list(), labels.numpy().tolist()) for (_, parents), labels in dataset]
+        [([[-1, 0, 1, 0]], [2]), ([[-1, 0], [-1, 0]], [1, 3]), ([[-1, 0, 0]], [0])]
+    """
+    from keras_blocks.tree_buckets import Buckets
+
+    buckets = Buckets(nodes_per_batch)
+    return lambda dataset: buckets.batched(dataset, drop_remainder)
 
 
 def _array(labels: list[Any]) -> np.ndarray:

@@ -18,6 +18,17 @@ from keras_blocks.serving.validation import check_names, check_shape
 from keras_blocks.serving.values import flatten, from_items, refuse
 
 PLATFORM = "onnxruntime_onnx"
+_SHOWN = (
+    "minimum",
+    "maximum",
+    "tree_of",
+    "max_children",
+    "forest",
+    "leaves_of",
+    "edges_of",
+    "edge_labels",
+    "siblings_differ",
+)
 _NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -157,9 +168,9 @@ def _tensor_metadata(spec: TensorSpec, tensor: FlatTensor) -> dict[str, Any]:
     if spec.ragged:
         parameters["ragged"] = "values" if tensor.name == spec.name else "row_splits"
     if tensor.name == spec.name:
-        for key in ("minimum", "maximum", "tree_of", "max_children"):
+        for key in _SHOWN:
             value = getattr(spec, key)
-            if value is not None:
+            if value is not None and value is not False:
                 parameters[key] = value
     return {
         "name": tensor.name,

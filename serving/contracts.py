@@ -65,10 +65,21 @@ def _fit(promised: tuple[Dim, ...], present: tuple[Dim, ...]) -> bool:
 
 
 def _check_trees(contract: Contract) -> None:
-    ragged = {spec.name for spec in contract.inputs if spec.ragged}
+    by_name = {spec.name: spec for spec in contract.inputs if spec.ragged}
     for spec in contract.inputs:
-        if spec.tree_of is not None and not {spec.name, spec.tree_of} <= ragged:
+        for relation, other in (
+            ("the parents of the trees", spec.tree_of),
+            ("features of the leaves", spec.leaves_of),
+            ("the edges", spec.edges_of),
+        ):
+            if other is not None and not {spec.name, other} <= set(by_name):
+                raise ModelLoadError(
+                    f"its contract says that input '{spec.name}' holds {relation} of '{other}', "
+                    f"but both must be ragged inputs"
+                )
+        parents = spec.leaves_of or spec.edges_of
+        if parents is not None and by_name[parents].tree_of is None:
             raise ModelLoadError(
-                f"its contract says that input '{spec.name}' holds the parents of the trees of "
-                f"'{spec.tree_of}', but both must be ragged inputs"
+                f"its contract says that input '{spec.name}' belongs to the parents '{parents}', "
+                f"but not that those are the parents of trees"
             )

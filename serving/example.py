@@ -10,6 +10,7 @@ import numpy as np
 from keras_blocks.contract import ROW_SPLITS_DTYPE, Contract, Dim, TensorSpec
 from keras_blocks.serving.datatypes import PROTOCOL, STRING, numpy_dtype
 from keras_blocks.serving.session import ANY_SHAPE
+from keras_blocks.serving.trees import leaves
 from keras_blocks.serving.validation import split_dim
 
 _ROWS = (3, 2)
@@ -19,14 +20,16 @@ _FREE_SIZE = 3
 def example_inputs(contract: Contract) -> dict[str, np.ndarray]:
     """Arrays that the contract allows: zeros, or the allowed values next to zero.
 
-    Ragged inputs have two rows, of 3 and 2 steps; dense models get a batch of one.
+    Ragged inputs have two rows, of 3 and 2 steps, and those of leaves as many as the trees have;
+    dense models get a batch of one.
     """
     sizes = _sizes(contract)
     arrays: dict[str, np.ndarray] = {}
     for spec in contract.inputs:
-        arrays[spec.name] = _example_values(spec, sizes)
+        arrays[spec.name] = _example_values(spec, contract, sizes)
         if spec.ragged:
-            arrays[spec.row_splits_name] = np.cumsum([0, *_ROWS], dtype=ROW_SPLITS_DTYPE)
+            lengths = _lengths(spec, contract)
+            arrays[spec.row_splits_name] = np.cumsum([0, *lengths], dtype=ROW_SPLITS_DTYPE)
     return arrays
 
 
@@ -51,11 +54,12 @@ def example_request(contract: Contract) -> dict[str, Any]:
     return {"inputs": tensors}
 
 
-def _example_values(spec: TensorSpec, sizes: dict[str, int]) -> np.ndarray:
+def _example_values(spec: TensorSpec, contract: Contract, sizes: dict[str, int]) -> np.ndarray:
     if spec.tree_of is not None:
-        # A root and its children, and theirs where it may not have as many.
-        rows = [(np.arange(nodes) - 1) // (spec.max_children or nodes) for nodes in _ROWS]
-        return np.concatenate(rows).astype(spec.dtype)
+        return np.concatenate([parents for parents, _ in _trees(spec)]).astype(spec.dtype)
+    if spec.edges_of is not None and spec.siblings_differ:
+        trees = _trees(_named(contract, spec.edges_of))
+        return np.concatenate([places for _, places in trees]).astype(spec.dtype)
     shape = _shape(spec, sizes)
     if spec.dtype == STRING:
         return np.full(shape, "text", dtype=object)
@@ -64,12 +68,37 @@ def _example_values(spec: TensorSpec, sizes: dict[str, int]) -> np.ndarray:
     return np.full(shape, min(max(0, low), high)).astype(numpy_dtype(spec.dtype))
 
 
+def _trees(spec: TensorSpec) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The parents of two trees, and each node's place among its siblings.
+
+    A root and its children, and theirs where it may not have as many.
+    """
+    trees = []
+    for nodes in _ROWS:
+        most = spec.max_children or nodes
+        parents, places = np.divmod(np.arange(nodes) - 1, most)
+        places[0] = 0
+        trees.append((parents, places))
+    return trees
+
+
+def _lengths(spec: TensorSpec, contract: Contract) -> tuple[int, ...]:
+    if spec.leaves_of is None:
+        return _ROWS
+    parents = [parents for parents, _ in _trees(_named(contract, spec.leaves_of))]
+    return tuple(leaves(np.concatenate(parents), np.cumsum([0, *_ROWS])).tolist())
+
+
+def _named(contract: Contract, name: str) -> TensorSpec:
+    return next(spec for spec in contract.inputs if spec.name == name)
+
+
 def _sizes(contract: Contract) -> dict[str, int]:
     ragged = [spec for spec in contract.inputs if spec.ragged]
     sizes: dict[str, int] = {"batch": len(_ROWS) if ragged else 1}
     for spec in ragged:
         if isinstance(spec.shape[0], str):
-            sizes[spec.shape[0]] = sum(_ROWS)
+            sizes[spec.shape[0]] = sum(_lengths(spec, contract))
     return sizes
 
 

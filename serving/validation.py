@@ -9,8 +9,8 @@ import numpy as np
 from keras_blocks.contract import Contract, Dim, FlatTensor, TensorSpec
 from keras_blocks.errors import ContractError
 from keras_blocks.serving.datatypes import PROTOCOL, numpy_dtype
-from keras_blocks.serving.parents import check_parents
 from keras_blocks.serving.session import ANY_SHAPE
+from keras_blocks.serving.trees import check_trees
 from keras_blocks.serving.values import refuse
 
 
@@ -32,9 +32,7 @@ def check_inputs(contract: Contract, inputs: Mapping[str, np.ndarray]) -> None:
         _check_bounds(spec, inputs[spec.name])
         if spec.ragged:
             _check_row_splits(spec, inputs[spec.name], inputs[spec.row_splits_name])
-    for spec in contract.inputs:
-        if spec.tree_of is not None:
-            _check_trees(spec, spec.tree_of, inputs)
+    check_trees(contract, inputs)
 
 
 def check_names(contract: Contract, names: Iterable[str]) -> None:
@@ -152,16 +150,3 @@ def _check_row_splits(spec: TensorSpec, values: np.ndarray, splits: np.ndarray) 
             f"row splits end at the length of '{spec.name}', which is {len(values)}, "
             f"got {splits[-1]}",
         )
-
-
-def _check_trees(spec: TensorSpec, features: str, inputs: Mapping[str, np.ndarray]) -> None:
-    splits = inputs[spec.row_splits_name]
-    others = inputs[f"{features}.row_splits"]
-    if not np.array_equal(splits, others):
-        row = int(np.argmax(splits != others)) - 1  # both start at 0
-        raise refuse(
-            spec.row_splits_name,
-            f"tree {row} has {splits[row + 1] - splits[row]} nodes, but '{features}' has "
-            f"{others[row + 1] - others[row]} there; both must have the same rows",
-        )
-    check_parents(spec.name, inputs[spec.name], splits, spec.max_children)

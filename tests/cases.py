@@ -113,6 +113,16 @@ TREES = (
 )
 
 
+LABELLED_TREES = (*TREES, Input((None,), dtype="int32", ragged=True, below=3))
+
+
+def tree_case(
+    name: str, block: Callable[[], keras.layers.Layer], inputs: tuple[Input, ...] = TREES
+) -> Case:
+    """A case over trees: loops over levels, whose sizes XLA cannot know."""
+    return Case(name, block, inputs, jit=False, onnx_ops=("Loop",), no_onnx_ops=("Scan",))
+
+
 def two_layers() -> keras.layers.Layer:
     """A layer that no mechanism knows a shortcut for."""
     return kb.Stacked([kb.Vanilla(5), keras.layers.Dropout(0.3, seed=3), kb.Vanilla(4)])
@@ -385,29 +395,34 @@ CASES: list[Case] = [
         no_onnx_ops=(),
     ),
     # trees
-    Case(
-        "tree_child_sum",
-        lambda: kb.TreeRecursive(kb.ChildSumTreeLSTMCell(5)),
-        TREES,
-        jit=False,
-        onnx_ops=("Loop",),
-        no_onnx_ops=("Scan",),
+    tree_case("tree_child_sum", lambda: kb.TreeRecursive(kb.ChildSumTreeLSTMCell(5))),
+    tree_case(
+        "tree_child_sum_labels_both_ways",
+        lambda: kb.TreeRecursive(
+            kb.ChildSumTreeLSTMCell(5, edge_labels=3), direction="both", return_nodes=True
+        ),
+        LABELLED_TREES,
     ),
-    Case(
+    tree_case(
         "tree_n_ary_nodes",
         lambda: kb.TreeRecursive(kb.NaryTreeLSTMCell(5, arity=30), return_nodes=True),
-        TREES,
-        jit=False,
-        onnx_ops=("Loop",),
-        no_onnx_ops=("Scan",),
     ),
-    Case(
-        "tree_of_a_layer",
-        lambda: kb.TreeRecursive(kb.Vanilla(5), arity=30),
-        TREES,
-        jit=False,
-        onnx_ops=("Loop",),
-        no_onnx_ops=("Scan",),
+    tree_case(
+        "tree_gru_downwards",
+        lambda: kb.TreeRecursive(kb.TreeGRUCell(5), direction="down", return_nodes=True),
+    ),
+    tree_case(
+        "tree_tensor",
+        lambda: kb.TreeRecursive(kb.RecursiveTensorCell(6, arity=30)),
+    ),
+    tree_case("tree_of_a_layer", lambda: kb.TreeRecursive(kb.Vanilla(5), arity=30)),
+    tree_case(
+        "tree_of_a_stack_mean_forests",
+        lambda: kb.TreeRecursive(two_layers(), combine="mean", forests="sum"),
+    ),
+    tree_case(
+        "tree_of_a_layer_max_nodes",
+        lambda: kb.TreeRecursive(kb.Vanilla(5), combine="max", return_nodes=True),
     ),
 ]
 BY_NAME = {case.name: case for case in CASES}

@@ -186,6 +186,36 @@ def tree(path: Path) -> Path:
     )
 
 
+def parse(path: Path) -> Path:
+    """shown = words, placed = slots + parents: forests with words on their leaves and slots."""
+    ragged = {"ragged": True}
+    contract = Contract(
+        (
+            TensorSpec("slots", "int32", ("slots.values",), edges_of="parents", edge_labels=2,
+                       siblings_differ=True, **ragged),
+            TensorSpec("words", "int32", ("words.values",), leaves_of="parents", **ragged),
+            TensorSpec("parents", "int32", ("parents.values",), tree_of="parents", max_children=2,
+                       forest=True, **ragged),
+        ),
+        (
+            TensorSpec("shown", "int32", ("words.values",), **ragged),
+            TensorSpec("placed", "int32", ("parents.values",), **ragged),
+        ),
+    )  # fmt: skip
+    kinds = {"int32": INT32, "int64": INT64}
+    inputs, outputs = (
+        [tensor(t.name, kinds[t.dtype], t.shape) for t in flat]
+        for flat in (contract.flat_inputs(), contract.flat_outputs())
+    )
+    nodes = [
+        node("Identity", ["words"], ["shown"]),
+        node("Identity", ["words.row_splits"], ["shown.row_splits"]),
+        node("Add", ["slots", "parents"], ["placed"]),
+        node("Identity", ["parents.row_splits"], ["placed.row_splits"]),
+    ]
+    return save(path, nodes, inputs, outputs, contract=contract)
+
+
 def slow(path: Path) -> Path:
     """Squares a matrix `steps` times in a loop: as slow as asked; y = steps."""
     body = helper.make_graph(

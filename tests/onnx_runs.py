@@ -89,3 +89,8 @@ def sequences(batch: int, time: int, features: int = 6, seed: int = 0) -> tf.Ten
 def ragged(lengths: list[int], features: int = 6, seed: int = 0) -> tf.RaggedTensor:
     values = sequences(1, sum(lengths), features, seed)[0]
     return tf.RaggedTensor.from_row_lengths(values, lengths)
+
+
+def images(*shape: int, seed: int = 0) -> tf.Tensor:
+    generator = np.random.default_rng(seed)
+    return tf.constant(generator.normal(size=shape).astype("float32"))

@@ -32,7 +32,7 @@ SHARED = {
     "keras_blocks.scan",
     "keras_blocks.short_axes",
 }
-TREES = {"keras_blocks.trees", "keras_blocks.tree_validity"}
+TREES = {"keras_blocks.trees", "keras_blocks.tree_buckets", "keras_blocks.tree_validity"}
 RULES = {
     "keras_blocks/__init__.py": {"keras_blocks.errors"},
     "keras_blocks/contract.py": set(),
@@ -43,7 +43,8 @@ RULES = {
     "keras_blocks/short_axes.py": FRAMEWORKS | SHARED,
     "keras_blocks/nonlinearities.py": FRAMEWORKS | SHARED,
     "keras_blocks/tree_validity.py": {"keras_blocks.errors"},
-    "keras_blocks/trees.py": FRAMEWORKS | SHARED | TREES | {"nltk"},
+    "keras_blocks/tree_buckets.py": {"tensorflow"},
+    "keras_blocks/trees.py": FRAMEWORKS | SHARED | TREES | {"nltk", "keras_blocks.mechanisms"},
     # A unit knows units, a mechanism mechanisms; no mechanism knows a concrete unit.
     "keras_blocks/units/*": FRAMEWORKS | SHARED | {"keras_blocks.units"},
     "keras_blocks/mechanisms/*": FRAMEWORKS | SHARED | TREES | {"keras_blocks.mechanisms"},

@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+from itertools import chain
 
 import nltk
 import numpy as np
@@ -260,6 +261,94 @@ def test_every_random_tree_is_valid_until_an_edge_is_bent_into_a_cycle(nodes, se
         bent[node] = below
         with pytest.raises(TreeError, match="never reaches the root"):
             trees.validate(bent)
+
+
+def sizes_of(batches):
+    """The numbers of nodes in each batch of parents."""
+    return [parents.row_lengths().numpy().tolist() for parents in batches]
+
+
+def parents_of(sizes):
+    generator = np.random.default_rng(0)
+    rows = [random_parents(size, generator) for size in sizes]
+    values = np.concatenate([np.zeros(0), *rows]).astype("int32")
+    return tf.RaggedTensor.from_row_lengths(values, sizes)
+
+
+def test_buckets_bring_trees_of_like_size_together_and_lose_none():
+    sizes = np.random.default_rng(1).integers(0, 60, 300).tolist()
+    dataset = tf.data.Dataset.from_tensor_slices(parents_of(sizes))
+    batches = sizes_of(dataset.apply(trees.bucket_by_nodes(200)))
+    assert sorted(chain(*batches)) == sorted(sizes)
+    for batch in batches:
+        assert sum(batch) <= 200
+        assert max(batch) <= 1 + 1.25 * min(batch)
+    plain = [sum(batch) for batch in sizes_of(dataset.batch(7))]
+    full = [sum(batch) for batch in batches if sum(batch) > 100]
+    assert np.std(full) < 0.5 * np.std(plain)
+    # What is not full comes at the end, and can be left out.
+    kept = sizes_of(dataset.apply(trees.bucket_by_nodes(200, drop_remainder=True)))
+    assert kept == batches[: len(kept)]
+    assert len(kept) > 30
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(sizes=st.lists(st.integers(0, 40), max_size=30), most=st.integers(1, 50))
+def test_no_batch_of_several_trees_has_more_nodes_than_the_bound(sizes, most):
+    dataset = tf.data.Dataset.from_tensor_slices(parents_of(sizes))
+    batches = sizes_of(dataset.apply(trees.bucket_by_nodes(most)))
+    assert sorted(chain(*batches)) == sorted(sizes)
+    assert all(sum(batch) <= most or len(batch) == 1 for batch in batches)
+
+
+def test_all_that_belongs_to_a_tree_stays_with_it():
+    parents = parents_of([4, 9, 1, 0, 5, 9, 1, 4])
+    number = tf.ragged.range(parents.row_lengths())
+    leaves = tf.RaggedTensor.from_row_lengths(tf.zeros([8, 3]), [1] * 8)
+    vectors = tf.reshape(tf.range(16.0), [8, 2])
+    elements = {"x": (number, parents, leaves), "id": tf.range(8), "vector": vectors}
+    batches = list(tf.data.Dataset.from_tensor_slices(elements).apply(trees.bucket_by_nodes(18)))
+    seen = []
+    for batch in batches:
+        numbers, rows, features = batch["x"]
+        assert features.shape.as_list() == [len(batch["id"]), None, 3]
+        assert rows.to_list() == tf.gather(parents, batch["id"]).to_list()
+        assert numbers.to_list() == tf.gather(number, batch["id"]).to_list()
+        np.testing.assert_array_equal(batch["vector"], tf.gather(vectors, batch["id"]))
+        seen += batch["id"].numpy().tolist()
+    assert sorted(seen) == list(range(8))
+    assert len(batches) < 8
+
+
+def test_buckets_of_generated_trees_feed_a_model_and_the_same_order_gives_the_same_batches():
+    rows = [random_parents(size, np.random.default_rng(size)) for size in (3, 8, 2, 3, 8, 1)]
+    spec = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, 2], tf.float32)
+    generated = tf.data.Dataset.from_generator(
+        lambda: ((row, np.ones((len(row), 2))) for row in rows), output_signature=spec
+    )
+    batches = generated.apply(trees.bucket_by_nodes(16))
+    assert sizes_of(p for p, _ in batches) == sizes_of(p for p, _ in batches)
+    layer = kb.TreeRecursive(kb.ChildSumTreeLSTMCell(3))
+    scheduled = batches.map(lambda parents, x: (trees.schedule(parents), parents, x))
+    for schedule, parents, features in scheduled:
+        np.testing.assert_allclose(
+            layer([features, schedule]), layer([features, parents]), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, True, "9"])
+def test_buckets_hold_a_positive_number_of_nodes(value):
+    with pytest.raises(ValueError, match=f"`nodes_per_batch` must be .* Received: {value!r}"):
+        trees.bucket_by_nodes(value)
+
+
+def test_buckets_are_for_single_trees():
+    dataset = tf.data.Dataset.from_tensor_slices(parents_of([3, 2]))
+    with pytest.raises(ValueError, match=r"must be single trees.* dataset\.unbatch\(\) first"):
+        dataset.batch(2).apply(trees.bucket_by_nodes(9))
+    dense = tf.data.Dataset.from_tensor_slices(tf.constant([[-1, 0], [-1, 0]]))
+    with pytest.raises(ValueError, match=r"no tensor .* has a first axis of unknown size"):
+        dense.apply(trees.bucket_by_nodes(9))
 
 
 def test_building_trees_loads_neither_tensorflow_nor_nltk():

@@ -1,4 +1,4 @@
-"""Comparison, selection and expm1, exactly.
+"""Comparison, selection, expm1 and the logarithm, exactly.
 
 tf2onnx compares integers as floats, which is wrong beyond 2^24, and selects by multiplying with 0
 and 1, which turns the infinity that was not selected into NaN. onnxruntime needs neither any more.
@@ -87,6 +87,11 @@ def convert_expm1(context: Any, node: Any, name: str, args: Any) -> None:
     exp = context.make_node("Exp", [given], **to).output[0]
     above = context.make_node("Add", [exp, one], **to).output[0]
     context.make_node("Mul", [tanh, above], outputs=outputs, name=name, **to)
+
+
+@converts("Log")
+def convert_log(context: Any, node: Any, name: str, args: Any) -> None:
+    """ONNX's Log, which the node is already; tf2onnx refuses float16 and rounds float64."""
 
 
 def _cast(context: Any, tensor: str, dtype: int) -> str:

@@ -26,6 +26,7 @@ _RECURRENT = (
     keras.layers.GRU,
     keras.layers.LSTM,
     keras.layers.RNN,
+    keras.layers.SimpleRNN,
     kb.GRU,
     kb.LSTM,
     kb.Recurrence,
@@ -37,7 +38,7 @@ def lower_recurrent(layer: keras.layers.RNN) -> Call | None:
     """Native ops, whatever the mask, the direction and the initial states."""
     native = _native(layer)
     if native is None:
-        return None
+        return _rolled(layer) if layer.unroll else None
     own_call = layer.call
 
     def call(
@@ -89,6 +90,21 @@ def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
         # All states of the forward layer, then those of the backward layer.
         each = [_cast(state[d], layer.compute_dtype) for d in range(2) for state in run.states]
         return (*merged, *each) if layer.merge_mode is None else (merged, *each)
+
+    return call
+
+
+def _rolled(layer: keras.layers.RNN) -> Call:
+    """The layer's own call, as a loop where the steps to unroll cannot be counted."""
+    own_call = layer.call
+
+    def call(sequences: Any, **options: Any) -> Any:
+        asked = layer.unroll
+        layer.unroll = asked and sequences.shape[1] is not None
+        try:
+            return own_call(sequences, **options)
+        finally:
+            layer.unroll = asked
 
     return call
 

@@ -2,64 +2,58 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.tree_schedule import sum_by
+COMBINATIONS = ("sum", "mean", "max")
+
+FEW_SLOTS = 4
+"""What is kept for so many slots of every node at once is the faster way; beyond, memory would grow
+with the arity."""
 
 
 class Children(NamedTuple):
-    """The children of the nodes of one level, all of them after one another.
+    """Nodes on their way to their parents, for the messages that they send.
 
     Args:
         states: tuple of tensors (children, state size), in the order of the cell's states.
-        owner: int64 (children,), which of the level's nodes is the parent of each child.
-        slot: int64 (children,), how many siblings of each child stand before it in the tree, or
-            None for cells without an `arity`.
-        nodes: int64 (), how many nodes the level has. Each has a child, except in a call for
-            leaves, where there are no children at all.
+        owner: int64 (children, 1), which of the parents each child belongs to.
+        edges: int64 (children,), the label of the edge above each child, or None without labels.
     """
 
     states: tuple[tf.Tensor, ...]
     owner: tf.Tensor
-    slot: tf.Tensor | None
-    nodes: tf.Tensor
-
-    def sum(self, values: tf.Tensor) -> tf.Tensor:
-        """(children, width) to (nodes, width): the sum over each node's children."""
-        return sum_by(values, self.owner, self.nodes)
-
-    def number(self) -> tf.Tensor:
-        """(nodes, 1): how many children each node has, in the dtype of the states."""
-        return self.sum(tf.ones_like(self.states[0][:, :1]))
+    edges: tf.Tensor | None
 
     def of_owner(self, values: tf.Tensor) -> tf.Tensor:
-        """(nodes, width) to (children, width): for each child the row of its parent."""
-        return tf.gather(values, self.owner)
-
-    def slots(self, values: tf.Tensor, arity: int) -> tf.Tensor:
-        """(children, width) to (nodes, arity, width): in order, zeros where there is no child."""
-        width = values.shape[-1]
-        places = (self.owner * arity + self.slot)[:, None]
-        shape = tf.stack([self.nodes * arity, tf.constant(width, tf.int64)])
-        return tf.reshape(tf.scatter_nd(places, values, shape), [-1, arity, width])
+        """(parents, width) to (children, width): for each child the row of its parent."""
+        return tf.gather_nd(values, self.owner)
 
 
 class TreeCell(keras.layers.Layer):
     """Base of the cells: the states of nodes from their features and their children's states.
 
-    A cell of your own says how wide its states are, and what one level is.
+    Every child sends its parent a message, its states unless the cell says otherwise. The messages
+    that reach a node are combined, and the cell computes the node's states from the result. All
+    nodes of a level, in all trees of the batch, are one call.
 
     Attributes:
         state_size: int, or tuple of int where there are several states. The first state is the
             node's vector, which `TreeRecursive` returns.
-        arity: the most children that a node may have, or None for any number. With an arity the
-            children come with their slots, and a node with more children is refused.
+        combine: `"sum"`, `"mean"` or `"max"`, over the messages of a node's children.
+        arity: the most children that a node may have, or None for any number. With an arity nothing
+            is combined: the messages stand side by side, zeros where there is no child, and a node
+            with more children is refused.
+        edge_labels: int, how many labels edges may have, or None for a cell that takes none. With
+            an arity the label of an edge is the child's place, and needs no attribute.
 
     Input shape:
-        (nodes, features), and `children`: the `Children` of these nodes.
+        What `prepare` gives of (nodes, features), the features themselves by default, and
+        `children`: the combined messages (nodes, width), or (nodes, arity, width) with an arity.
+        Where a message is a tuple, they are one too.
 
     Output shape:
         (nodes, state size), one for each state.
@@ -67,62 +61,89 @@ class TreeCell(keras.layers.Layer):
     Example:
         >>> import keras, keras_blocks as kb, tensorflow as tf
         >>> class MeanCell(kb.TreeCell):
+        ...     combine = "mean"
+        ...
         ...     def __init__(self, units, **kwargs):
         ...         super().__init__(**kwargs)
         ...         self.state_size = units
         ...         self.dense = keras.layers.Dense(units, "tanh")
         ...
         ...     def call(self, inputs, children):
-        ...         mean = children.sum(children.states[0]) / tf.maximum(children.number(), 1)
-        ...         return self.dense(tf.concat([inputs, mean], axis=-1))
+        ...         return self.dense(keras.ops.concatenate([inputs, children], axis=-1))
         >>> features = tf.ragged.constant([[[1.0], [2.0], [3.0]]], ragged_rank=1)
         >>> kb.TreeRecursive(MeanCell(4))([features, tf.ragged.constant([[-1, 0, 0]])]).shape
         TensorShape([1, 4])
     """
 
     state_size: int | tuple[int, ...]
+    combine: str = "sum"
     arity: int | None = None
+    edge_labels: int | None = None
 
     def build(self, input_shape: Any) -> None:
         """Builds the sub-layers by a call on symbols.
 
-        Override it for weights of the cell's own, or where `prepare` is overridden.
+        Override it for weights of the cell's own.
         """
-        index = keras.KerasTensor((None,), "int64")
-        sizes = state_sizes(self)
-        children = Children(
-            tuple(keras.KerasTensor((None, size), self.compute_dtype) for size in sizes),
-            index,
-            None if self.arity is None else index,
-            keras.KerasTensor((), "int64"),
-        )
-        features = keras.KerasTensor(input_shape, self.compute_dtype)
-        # The layer's own method would ask `compute_output_shape`, and call nothing.
-        keras.Operation.compute_output_spec(self, features, children=children)
 
-    def prepare(self, features: tf.Tensor) -> tf.Tensor:
-        """(nodes, features) to (nodes, any width): the part of a node that needs no children.
+        def one_level(features: tf.Tensor) -> Any:
+            inputs = self.prepare(features)
+            return self.call(inputs, children=self.no_messages(inputs))
+
+        # The layer's own method would ask `compute_output_shape`, and call nothing.
+        symbolic = keras.Operation(name=self.name)
+        symbolic.call = one_level
+        symbolic.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+
+    def prepare(self, features: tf.Tensor) -> Any:
+        """The part of a node that needs no children: a tensor (nodes, any width), or a tuple.
 
         It is done once for the nodes of all levels; `call` gets one level of it as `inputs`.
         """
         return features
 
-    def call(self, inputs: tf.Tensor, children: Children) -> Any:
+    def prepare_without(self, size: int, nodes: tf.Tensor) -> Any:
+        """What `prepare` would give of zeros, for so many nodes without features.
+
+        Args:
+            size: int, the width of the features that others have.
+            nodes: int32 (), how many nodes.
+        """
+        one = self.prepare(tf.zeros([1, size], self.compute_dtype))
+        return keras.tree.map_structure(
+            lambda x: tf.broadcast_to(x, tf.stack([nodes, x.shape[-1]])), one
+        )
+
+    def message(self, inputs: Any, children: Children) -> Any:
+        """What each child sends to its parent: a tensor (children, any width), or a tuple.
+
+        Args:
+            inputs: what `prepare` gave for the parents; see `Children.of_owner`.
+            children: the children.
+        """
+        return children.states if len(children.states) > 1 else children.states[0]
+
+    def call(self, inputs: Any, children: Any) -> Any:
         """The states of one level: a tuple of tensors (nodes, state size), or one alone."""
         raise NotImplementedError(
             f"{type(self).__name__}: give the cell a method `call(self, inputs, children)`."
         )
 
     def leaves(self, features: tf.Tensor) -> Any:
-        """The states of nodes without children, as `call` gives them."""
-        nodes = tf.shape(features, out_type=tf.int64)[0]
-        return self(self.prepare(features), children=self.no_children(features, nodes))
+        """The states of nodes without children: those of a call with zeros for them."""
+        inputs = self.prepare(features)
+        return self(inputs, children=self.no_messages(inputs))
 
-    def no_children(self, features: tf.Tensor, nodes: tf.Tensor) -> Children:
-        """The children of leaves: none."""
-        none = tf.zeros([0], tf.int64)
-        states = tuple(tf.zeros([0, size], features.dtype) for size in state_sizes(self))
-        return Children(states, none, None if self.arity is None else none, nodes)
+    def no_messages(self, inputs: Any) -> Any:
+        """Zeros in the place of what the children of as many nodes would send."""
+        states = tuple(tf.zeros([0, size], self.compute_dtype) for size in state_sizes(self))
+        edges = None if self.edge_labels is None else tf.zeros([0], tf.int64)
+        message = self.message(inputs, Children(states, tf.zeros([0, 1], tf.int64), edges))
+        nodes = tf.shape(keras.tree.flatten(inputs)[0])[0]
+        slots = [] if self.arity is None else [self.arity]
+        return keras.tree.map_structure(
+            lambda m: tf.zeros(tf.stack([nodes, *slots, m.shape[-1]]), m.dtype), message
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shapes of the states of nodes with features of this shape."""
@@ -136,8 +157,29 @@ def state_sizes(cell: TreeCell) -> tuple[int, ...]:
     return (sizes,) if isinstance(sizes, int) else tuple(sizes)
 
 
+def check_units(units: Any, owner: str) -> int:
+    """The number of units itself, if it is a positive integer."""
+    return _check_positive(units, "units", owner)
+
+
 def check_arity(arity: Any, owner: str) -> int:
     """The arity itself, if it is a positive integer."""
-    if isinstance(arity, int) and arity >= 1:
-        return arity
-    raise ValueError(f"{owner}: `arity` must be a positive integer. Received: {arity!r}")
+    return _check_positive(arity, "arity", owner)
+
+
+def check_edge_labels(edge_labels: Any, owner: str) -> int | None:
+    """The number of labels itself, if it is a positive integer or None."""
+    return None if edge_labels is None else _check_positive(edge_labels, "edge_labels", owner)
+
+
+def _check_positive(value: Any, argument: str, owner: str) -> int:
+    if hasattr(value, "__index__") and not isinstance(value, bool) and operator.index(value) >= 1:
+        return operator.index(value)
+    raise ValueError(f"{owner}: `{argument}` must be a positive integer. Received: {value!r}")
+
+
+def check_combine(combine: Any, owner: str) -> str:
+    """The name of a combination itself, if it is one."""
+    if combine in COMBINATIONS:
+        return combine
+    raise ValueError(f"{owner}: `combine` must be one of {COMBINATIONS}. Received: {combine!r}")

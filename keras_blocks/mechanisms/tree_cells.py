@@ -7,115 +7,66 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_blocks.mechanisms import tree_pointwise as pointwise
 from keras_blocks.mechanisms.lifting import PACKAGE
-from keras_blocks.mechanisms.tree_cell import Children, TreeCell, check_arity
+from keras_blocks.mechanisms.tree_cell import FEW_SLOTS, Children, check_arity, check_edge_labels
+from keras_blocks.mechanisms.tree_gated import GatedTreeCell, Gates, Own
+from keras_blocks.mechanisms.tree_ops import ops
 
 
-class _TreeLSTMCell(TreeCell):
-    """What the Tree-LSTM cells share: the weights of a node's own features, and the gates.
+class _TreeLSTMCell(GatedTreeCell):
+    """What the Tree-LSTM cells share.
 
     The gates stand in the order i, o, c, f: the three that a leaf needs are together, and so are
     the two that a sigmoid closes.
     """
 
-    def __init__(
-        self,
-        units: int,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        unit_forget_bias: bool = True,
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        **kwargs: Any,
-    ):
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(
-                f"{type(self).__name__}: `units` must be a positive integer. Received: {units!r}"
-            )
-        super().__init__(**kwargs)
-        self.units = units
-        self.state_size = (units, units)
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
+    gates = 4
+
+    def __init__(self, units: int, *args: Any, unit_forget_bias: bool = True, **kwargs: Any):
+        super().__init__(units, *args, **kwargs)
+        self.state_size = (self.units, self.units)
         self.unit_forget_bias = unit_forget_bias
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
 
-    def build(self, input_shape: Any) -> None:
-        """Creates the weights of the features; subclasses add those of the children."""
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], 4 * self.units),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            name="kernel",
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                shape=(4 * self.units,),
-                initializer=self._initial_bias,
-                regularizer=self.bias_regularizer,
-                name="bias",
-            )
-
-    def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        bias = self.bias_initializer(shape, dtype=dtype)
+    def initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        """The bias to begin with, that of the forget gate 1 where it is to be open."""
+        bias = super().initial_bias(shape, dtype)
         if not self.unit_forget_bias:
             return bias
         ones = tf.ones([self.units], dtype=bias.dtype)
         return tf.concat([bias[: 3 * self.units], ones], axis=0)
 
-    def _recurrent_weight(self, shape: tuple[int, int], name: str) -> Any:
-        return self.add_weight(
-            shape=shape,
-            initializer=self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            name=name,
-        )
+    def prepare(self, features: tf.Tensor) -> tuple[Own, tf.Tensor]:
+        """What nodes bring to the gates i, o, c, and W x + b for f."""
+        return self.own(features, [self.gate_kernel()]), *self.of_features(features, 3, 4)
 
-    def prepare(self, features: tf.Tensor) -> tf.Tensor:
-        """W x + b for the gates i, o, c, f."""
-        product = tf.matmul(features, self.kernel)
-        return product if self.bias is None else product + self.bias
+    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[Own, tf.Tensor]:
+        """The same of nodes without features."""
+        return self.own_without([self.gate_kernel()], nodes), self.biases(3, 4, nodes)
+
+    def gate_kernel(self) -> tf.Tensor:
+        """U of the gates i, o, c."""
+        return self.of_gates(self.recurrent_kernel, 0, 3)
 
     def leaves(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The states of leaves: nothing to forget."""
-        width = 3 * self.units
-        kernel, bias = tf.convert_to_tensor(self.kernel), self.bias
-        gates = tf.matmul(features, tf.slice(kernel, [0, 0], [-1, width]))
-        if bias is not None:
-            gates += tf.slice(tf.convert_to_tensor(bias), [0], [width])
-        return self._opened(gates, None)
+        return self.opened(self.of_features(features, 0, 3))
 
-    def _opened(self, gates: tf.Tensor, kept: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def opened(self, gates: Gates, kept: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """The states h, c from the gates i, o, c before their nonlinearity."""
-        squashed, proposal = tf.split(gates, [2 * self.units, self.units], axis=-1)
-        let_in, let_out = tf.split(tf.sigmoid(squashed), 2, axis=-1)
-        memory = let_in * tf.tanh(proposal)
+        if len(gates) == 1:
+            width = [2 * self.units, self.units]
+            kept = tf.zeros_like(tf.split(gates[0], width, axis=-1)[1]) if kept is None else kept
+            return pointwise.memory_and_output(gates[0], kept)
+        let_in, let_out, proposal = gates
+        memory = tf.sigmoid(let_in) * tf.tanh(proposal)
         if kept is not None:
             memory += kept
-        return let_out * tf.tanh(memory), memory
+        return tf.sigmoid(let_out) * tf.tanh(memory), memory
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
-        return {
-            "units": self.units,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "recurrent_initializer": keras.initializers.serialize(self.recurrent_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "unit_forget_bias": self.unit_forget_bias,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "recurrent_regularizer": keras.regularizers.serialize(self.recurrent_regularizer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            **super().get_config(),
-        }
+        return {"unit_forget_bias": self.unit_forget_bias, **super().get_config()}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -131,17 +82,24 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
         c = i * u + sum of f_k * c_k
         h = o * tanh(c)
 
+    With `edge_labels` the label e_k of the edge to child k, such as the relation in a dependency
+    parse, adds a vector to each sum above: the sum of V_i[e_k] over the children to that of i,
+    likewise for o and u, and V_f[e_k] to that of f_k. `TreeRecursive` then takes the labels as a
+    third input.
+
     Args:
         units: int, the width of the states.
         use_bias: bool, whether to add a bias.
         kernel_initializer: for W, (features, 4 * units), its gates in the order i, o, u, f.
         recurrent_initializer: for U: `recurrent_kernel` (units, 3 * units) for i, o, u and
-            `forget_kernel` (units, units).
+            `forget_kernel` (units, units); and for V, `edge_kernel` (edge_labels, 4 * units), in
+            the order i, o, u, f.
         bias_initializer: for b, of shape (4 * units,).
         unit_forget_bias: bool, start the bias of the forget gate at 1.
         kernel_regularizer: for W.
-        recurrent_regularizer: for U.
+        recurrent_regularizer: for U and V.
         bias_regularizer: for b.
+        edge_labels: int, how many labels edges may have, or None: they have none.
 
     Example:
         >>> import keras_blocks as kb
@@ -152,24 +110,45 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
         Short-Term Memory Networks", 2015, https://arxiv.org/abs/1503.00075, equations 2 to 8.
     """
 
+    adds_once = True
+
+    def __init__(self, units: int, *args: Any, edge_labels: int | None = None, **kwargs: Any):
+        super().__init__(units, *args, **kwargs)
+        self.edge_labels = check_edge_labels(edge_labels, type(self).__name__)
+
     def build(self, input_shape: Any) -> None:
         """Creates the weights for features of this shape."""
         super().build(input_shape)
-        self.recurrent_kernel = self._recurrent_weight(
-            (self.units, 3 * self.units), "recurrent_kernel"
-        )
-        self.forget_kernel = self._recurrent_weight((self.units, self.units), "forget_kernel")
+        units = self.units
+        self.recurrent_kernel = self.recurrent_weight(units, 3 * units, "recurrent_kernel")
+        self.forget_kernel = self.recurrent_weight(units, units, "forget_kernel")
+        self.edge_kernel = None
+        if self.edge_labels is not None:
+            self.edge_kernel = self.recurrent_weight(self.edge_labels, 4 * units, "edge_kernel")
 
-    def call(self, inputs: tf.Tensor, children: Children) -> tuple[tf.Tensor, tf.Tensor]:
-        """The states h, c of one level."""
+    def message(self, inputs: Any, children: Children) -> tuple[tf.Tensor, ...]:
+        """h_k and f_k * c_k, and V of the edge for i, o, u."""
         hidden, memory = children.states
-        gates, forget = tf.split(inputs, [3 * self.units, self.units], axis=-1)
-        forget = children.of_owner(forget) + tf.matmul(hidden, self.forget_kernel)
-        kept = tf.sigmoid(forget) * memory
-        # Both sums in one operation.
-        sums = children.sum(tf.concat([hidden, kept], axis=-1))
-        hidden, kept = tf.split(sums, 2, axis=-1)
-        return self._opened(gates + tf.matmul(hidden, self.recurrent_kernel), kept)
+        kernel = tf.convert_to_tensor(self.forget_kernel)
+        forget = ops().product(hidden, kernel, children.of_owner(inputs[1]))
+        if self.edge_kernel is None:
+            return hidden, pointwise.forget(forget, memory)
+        of_edge = tf.gather(tf.convert_to_tensor(self.edge_kernel), children.edges)
+        of_gates, of_forget = tf.split(of_edge, [3 * self.units, self.units], axis=-1)
+        return hidden, pointwise.forget(forget + of_forget, memory), of_gates
+
+    def call(self, inputs: Any, children: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The states h, c of one level."""
+        (own, _), (hidden, kept, *of_edges) = inputs, children
+        gates = self.with_children(own, 0, hidden, [self.gate_kernel()])
+        if of_edges:
+            parts = tf.split(of_edges[0], len(gates), axis=-1)
+            gates = tuple(gate + part for gate, part in zip(gates, parts, strict=True))
+        return self.opened(gates, kept)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {"edge_labels": self.edge_labels, **super().get_config()}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -185,7 +164,8 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
         c = i * u + sum of f_l * c_l
         h = o * tanh(c)
 
-    The children stand in the order of their index in the tree.
+    The children stand in the order of their index in the tree, or in the slots that `TreeRecursive`
+    is given as a third input.
 
     Args:
         units: int, the width of the states.
@@ -209,31 +189,58 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
         Short-Term Memory Networks", 2015, https://arxiv.org/abs/1503.00075, equations 9 to 14.
     """
 
+    adds_once = True
     arity: int
 
-    def __init__(self, units: int, arity: int, **kwargs: Any):
-        super().__init__(units, **kwargs)
+    def __init__(self, units: int, arity: int, *args: Any, **kwargs: Any):
+        super().__init__(units, *args, **kwargs)
         self.arity = check_arity(arity, type(self).__name__)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for features of this shape."""
         super().build(input_shape)
-        self.recurrent_kernel = self._recurrent_weight(
-            (self.arity * self.units, (3 + self.arity) * self.units), "recurrent_kernel"
+        self.recurrent_kernel = self.recurrent_weight(
+            self.arity * self.units, (3 + self.arity) * self.units, "recurrent_kernel"
         )
 
-    def call(self, inputs: tf.Tensor, children: Children) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, inputs: Any, children: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """The states h, c of one level."""
         units, arity = self.units, self.arity
-        # Both tables in one operation.
-        table = children.slots(tf.concat(children.states, axis=-1), arity)
-        hidden, memory = tf.split(table, 2, axis=-1)
-        product = tf.matmul(tf.reshape(hidden, [-1, arity * units]), self.recurrent_kernel)
-        gates, forget = tf.split(inputs, [3 * units, units], axis=-1)
-        gates_of_children, forgets = tf.split(product, [3 * units, arity * units], axis=-1)
-        forgets = tf.reshape(forgets, [-1, arity, units]) + forget[:, None, :]
-        kept = tf.reduce_sum(tf.sigmoid(forgets) * memory, axis=1)
-        return self._opened(gates + gates_of_children, kept)
+        (own, forget), (hidden, memory) = inputs, children
+        hidden = tf.reshape(hidden, [-1, arity * units])
+        gates = self.with_children(own, 0, hidden, [self.gate_kernel()])
+        if ops().gates_apart:
+            kernels = tf.split(self.forget_kernel(), arity, axis=-1)
+            opened = [tf.sigmoid(ops().product(hidden, kernel, forget)) for kernel in kernels]
+            kept = [f * c for f, c in zip(opened, tf.unstack(memory, axis=1), strict=True)]
+            return self.opened(gates, tf.add_n(kept))
+        if self._is_narrow():
+            forgets = ops().add_product(forget, hidden, self.forget_kernel())
+            forgets = tf.reshape(forgets, [-1, arity, units])
+        else:
+            forgets = tf.reshape(tf.matmul(hidden, self.forget_kernel()), [-1, arity, units])
+            forgets += tf.expand_dims(forget, 1)
+        return self.opened(gates, tf.reduce_sum(pointwise.forget(forgets, memory), axis=1))
+
+    def prepare(self, features: tf.Tensor) -> tuple[Own, tf.Tensor]:
+        """What nodes bring to the gates i, o, c, and W x + b for f, for each child if few."""
+        return self._for_each_child(*super().prepare(features))
+
+    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[Own, tf.Tensor]:
+        """The same of nodes without features."""
+        return self._for_each_child(*super().prepare_without(size, nodes))
+
+    def _for_each_child(self, own: Own, forget: tf.Tensor) -> tuple[Own, tf.Tensor]:
+        if ops().gates_apart or not self._is_narrow():
+            return own, forget
+        return own, ops().summed(tf.tile(forget, [1, self.arity]), self.forget_kernel())
+
+    def _is_narrow(self) -> bool:
+        return self.arity <= FEW_SLOTS
+
+    def forget_kernel(self) -> tf.Tensor:
+        """U of the gates f_1 to f_arity."""
+        return self.of_gates(self.recurrent_kernel, 3)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""

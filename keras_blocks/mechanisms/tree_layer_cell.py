@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.mechanisms.lifting import PACKAGE, Lifting, build_layer, vector_output_shape
-from keras_blocks.mechanisms.tree_cell import Children, TreeCell, check_arity
+from keras_blocks.mechanisms.tree_cell import TreeCell, check_arity, check_combine
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -16,40 +16,47 @@ class LayerCell(Lifting, TreeCell):
     """Any layer as a cell: y = layer(concat(x, child_1, ..., child_arity)).
 
     The children stand in the order of their index in the tree, zeros where there is none; so a leaf
-    is layer(concat(x, 0, ..., 0)).
+    is layer(concat(x, 0, ..., 0)). With `combine` one vector stands for any number of them:
+    y = layer(concat(x, sum of child_k)), or their mean or maximum.
 
     Args:
         layer: any layer from vectors to vectors.
-        arity: int, the most children that a node may have.
+        arity: int, the most children that a node may have, or None with `combine`.
+        combine: `"sum"`, `"mean"`, `"max"`, or None with `arity`.
     """
 
-    arity: int
     state_size: int
 
-    def __init__(self, layer: keras.layers.Layer, arity: int, **kwargs: Any):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        arity: int | None = None,
+        combine: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(layer, **kwargs)
-        self.arity = check_arity(arity, "TreeRecursive")
+        self.arity = None if arity is None else check_arity(arity, "TreeRecursive")
+        self.combine = "sum" if combine is None else check_combine(combine, "TreeRecursive")
+
+    @property
+    def slots(self) -> int:
+        """How many vectors stand beside the features."""
+        return 1 if self.arity is None else self.arity
 
     def build(self, input_shape: Any) -> None:
         """Finds the width of the layer's output and builds it for features of this shape."""
-        self.state_size = _own_width(self.layer, int(input_shape[-1]), self.arity)
-        build_layer(self.layer, (None, input_shape[-1] + self.arity * self.state_size))
+        self.state_size = _own_width(self.layer, int(input_shape[-1]), self.slots)
+        build_layer(self.layer, (None, input_shape[-1] + self.slots * self.state_size))
 
-    def call(self, inputs: tf.Tensor, children: Children) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, children: tf.Tensor) -> tf.Tensor:
         """The vectors of one level."""
-        table = children.slots(children.states[0], self.arity)
-        table = tf.reshape(table, [-1, self.arity * self.state_size])
-        return self.layer(tf.concat([inputs, table], axis=-1))
-
-    def leaves(self, features: tf.Tensor) -> tf.Tensor:
-        """The vectors of leaves: zeros in all slots."""
-        nodes = tf.shape(features)[0]
-        zeros = tf.zeros(tf.stack([nodes, self.arity * self.state_size]), features.dtype)
-        return self.layer(tf.concat([features, zeros], axis=-1))
+        vectors = tf.reshape(children, [-1, self.slots * self.state_size])
+        return self.layer(tf.concat([inputs, vectors], axis=-1))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
-        return {"arity": self.arity, **super().get_config()}
+        combine = self.combine if self.arity is None else None
+        return {"arity": self.arity, "combine": combine, **super().get_config()}
 
 
 def _own_width(layer: keras.layers.Layer, features: int, arity: int) -> int:

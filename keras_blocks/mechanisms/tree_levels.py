@@ -1,8 +1,8 @@
 """Rows that are kept level by level: taken by a loop from the deepest level up, or put by it.
 
-There are two forms. The one for training keeps the levels in lists, taken from and put at the end,
-whose gradient costs the rows of one level, where the gradient of a slice builds the whole array for
-every level. The one for inference slices, which converts to ONNX, where lists do not.
+There are two forms. The one with lists takes and puts at the end, and its gradient costs the rows
+of one level, where the gradient of a slice builds the whole array for every level. The one with
+slices converts to ONNX, where such lists do not, and is the faster one where no gradient is asked.
 
 All of them are used alike in a loop: `start` goes in, and each method takes what is kept so far
 and gives it back.
@@ -10,16 +10,29 @@ and gives it back.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+
+class Span(NamedTuple):
+    """Some rows after one another, int64 (1,) each."""
+
+    begin: tf.Tensor
+    end: tf.Tensor
+
+    def of(self, values: tf.Tensor) -> tf.Tensor:
+        """These rows of the values."""
+        rows = tf.strided_slice(values, self.begin, self.end)
+        return tf.ensure_shape(rows, [None, *values.shape[1:]])
 
 
 class Slices:
     """Takes levels as slices.
 
     Args:
-        values: (rows, ...) the rows of all levels after one another, level 0 first.
+        values: (rows, ...) the rows of all levels after one another, level 0 first; more rows may
+            stand behind them.
         counts: int64 (levels,) how many rows each level has.
     """
 
@@ -28,22 +41,10 @@ class Slices:
 
     def __init__(self, values: tf.Tensor, counts: tf.Tensor):
         self.values = values
-        starts = tf.cumsum(counts, exclusive=True)
-        # One row for each level and an entry for each axis: so one ONNX Slice is enough.
-        zeros = [tf.zeros_like(counts)] * (values.shape.rank - 1)
-        widths = [tf.fill(tf.shape(counts), tf.constant(n, tf.int64)) for n in values.shape[1:]]
-        self.begins = tf.stack([starts, *zeros], axis=1)
-        self.ends = tf.stack([starts + counts, *widths], axis=1)
 
-    def read(self, level: tf.Tensor) -> tf.Tensor:
-        """The rows of any level."""
-        begin, end = tf.gather(self.begins, level), tf.gather(self.ends, level)
-        rows = tf.strided_slice(self.values, begin, end)
-        return tf.ensure_shape(rows, [None, *self.values.shape[1:]])
-
-    def take(self, level: tf.Tensor, kept: Any) -> tuple[tf.Tensor, Any]:
-        """The rows of the deepest level that was not taken yet, which is `level`."""
-        return self.read(level), kept
+    def take(self, rows: Span, kept: Any) -> tuple[tf.Tensor, Any]:
+        """The deepest level that was not taken yet, whose rows these are."""
+        return rows.of(self.values), kept
 
 
 class Stack:
@@ -52,17 +53,27 @@ class Stack:
     shape = tf.TensorShape([])
 
     def __init__(self, values: tf.Tensor, counts: tf.Tensor):
-        self.width, self.dtype = values.shape[1], values.dtype
-        self.start = tf.raw_ops.TensorListSplit(
-            tensor=values, element_shape=[-1, self.width], lengths=counts
+        self.row, self.dtype = values.shape[1:], values.dtype
+        more = tf.shape(values, out_type=tf.int64)[:1] - tf.reduce_sum(counts)
+        levels = tf.raw_ops.TensorListSplit(
+            tensor=values,
+            element_shape=[-1, *self.row],
+            lengths=tf.concat([counts, more], axis=0),
         )
+        self.start, _ = pop(levels, self.row, self.dtype)
 
-    def take(self, level: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The rows of the deepest level that was not taken yet, which is `level`."""
-        kept, rows = tf.raw_ops.TensorListPopBack(
-            input_handle=kept, element_shape=[-1, self.width], element_dtype=self.dtype
-        )
-        return tf.ensure_shape(rows, [None, self.width]), kept
+    def take(self, rows: Span, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The deepest level that was not taken yet, whose rows these are."""
+        kept, values = pop(kept, self.row, self.dtype)
+        return values, kept
+
+
+def pop(kept: tf.Tensor, row: Any, dtype: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """A list without its last tensor, and that tensor, of rows of this shape."""
+    kept, values = tf.raw_ops.TensorListPopBack(
+        input_handle=kept, element_shape=[-1, *row], element_dtype=dtype
+    )
+    return kept, tf.ensure_shape(values, [None, *row])
 
 
 class Nowhere:
@@ -71,60 +82,40 @@ class Nowhere:
     start: Any = ()
     shape: Any = ()
 
-    def put(self, rows: tf.Tensor, level: tf.Tensor, kept: Any) -> Any:
+    def put(self, rows: tf.Tensor, kept: Any) -> Any:
         """Nothing, still."""
         return kept
 
-
-class Buffer:
-    """Puts levels into one tensor.
-
-    Args:
-        counts: int64 (levels,) how many rows each level has.
-        width: int, the width of the rows.
-        dtype: of the rows.
-    """
-
-    def __init__(self, counts: tf.Tensor, width: int, dtype: Any):
-        self.start = tf.zeros(tf.stack([tf.reduce_sum(counts), width]), dtype)
-        self.shape = tf.TensorShape([None, width])
-        self.starts = tf.cumsum(counts, exclusive=True)
-
-    def put(self, rows: tf.Tensor, level: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        """`kept` with the rows of this level."""
-        places = tf.gather(self.starts, level) + tf.range(tf.shape(rows, out_type=tf.int64)[0])
-        return tf.tensor_scatter_nd_update(kept, places[:, None], rows)
-
-    def rows(self, kept: tf.Tensor) -> tf.Tensor:
-        """The rows of all levels, level 0 first."""
-        return kept
+    def rows(self, kept: Any) -> None:
+        """Nothing."""
 
 
 class Pile:
-    """Puts levels at the end of a list; the arguments and methods are those of `Buffer`."""
+    """Puts levels behind one another.
+
+    Args:
+        row: the shape of a row.
+        dtype: of the rows.
+    """
 
     shape = tf.TensorShape([])
 
-    def __init__(self, counts: tf.Tensor, width: int, dtype: Any):
-        self.counts, self.width, self.dtype = counts, width, dtype
+    def __init__(self, row: Any, dtype: Any):
+        self.row, self.dtype = row, dtype
         self.start = tf.raw_ops.EmptyTensorList(
-            element_shape=[-1, width], max_num_elements=-1, element_dtype=dtype
+            element_shape=[-1, *row], max_num_elements=-1, element_dtype=dtype
         )
 
-    def put(self, rows: tf.Tensor, level: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        """`kept` with the rows of this level."""
+    def put(self, rows: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """`kept` with these rows behind it."""
         return tf.raw_ops.TensorListPushBack(input_handle=kept, tensor=rows)
 
     def rows(self, kept: tf.Tensor) -> tf.Tensor:
-        """The rows of all levels, level 0 first."""
+        """All rows, those that were put first before the others."""
         rows, _ = tf.raw_ops.TensorListConcatV2(
             input_handle=kept,
-            element_shape=[-1, self.width],
+            element_shape=[-1, *self.row],
             leading_dims=tf.zeros([0], tf.int64),
             element_dtype=self.dtype,
         )
-        # They were put deepest level first; within a level their order stays.
-        starts = tf.cumsum(self.counts, exclusive=True)
-        piled = tf.cumsum(self.counts, exclusive=True, reverse=True)
-        shifts = tf.repeat(piled - starts, self.counts)
-        return tf.gather(rows, tf.range(tf.size(shifts, out_type=tf.int64)) + shifts)
+        return rows

@@ -1,160 +1,199 @@
 """The order in which the nodes of a batch of trees are computed, found inside the graph.
 
-A node's level is its depth: level 0 holds the roots. The children of a level's nodes are exactly
-the nodes of the next level, so going up from the deepest level, one level of the whole batch is one
-call of the cell, and nothing but the states of one level is carried on. Leaves need no children:
-they are done once, before.
+A node's level is its depth: level 0 holds the roots. The children of a level's inner nodes are all
+on the next level, so going up from the deepest level, one level of the whole batch is one call of
+the cell, and nothing but the states of one level is carried on. Leaves need no children: they are
+done once, before, and so is all that they send to their parents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_blocks.mechanisms import tree_checks
+from keras_blocks.mechanisms.tree_checks import Places
+from keras_blocks.mechanisms.tree_levels import Span
+from keras_blocks.mechanisms.tree_ops import ops
 
-_OPSET: ContextVar[int | None] = ContextVar("opset", default=None)
-# ONNX adds into repeated places (ScatterND, reduction="add") from this version on.
-_OPSET_OF_SCATTER_ADD = 16
-
-
-@contextmanager
-def exporting(opset_version: int) -> Iterator[None]:
-    """Traces trees in operations that this ONNX opset has; needed below opset 16 only."""
-    token = _OPSET.set(opset_version)
-    try:
-        yield
-    finally:
-        _OPSET.reset(token)
-
-
-def sum_by(values: tf.Tensor, places: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """y[p] = sum of values[i] with places[i] = p, for p below count; 0 where there is none."""
-    shape = tf.concat([[count], tf.shape(values, out_type=tf.int64)[1:]], axis=0)
-    if (_OPSET.get() or _OPSET_OF_SCATTER_ADD) >= _OPSET_OF_SCATTER_ADD:
-        return tf.tensor_scatter_nd_add(tf.zeros(shape, values.dtype), places[:, None], values)
-    # The added zero keeps tf2onnx's form of this operation defined where there are no values.
-    zero = tf.zeros(tf.concat([[1], shape[1:]], axis=0), values.dtype)
-    places = tf.concat([places, tf.zeros([1], places.dtype)], axis=0)
-    return tf.math.unsorted_segment_sum(tf.concat([values, zero], axis=0), places, count + 1)[:-1]
+# So many doublings reach depth 15 without a loop, whose every round costs more than they do.
+_DOUBLINGS_AT_ONCE = 4
 
 
 class Schedule(NamedTuple):
-    """What the loop over levels needs; "in level order" means roots first.
+    """What a pass over the levels needs. The order is: inner nodes by level, then the leaves.
 
     Args:
-        order: (nodes,) the inner nodes in level order, then the leaves in level order.
+        nodes: (1,) how many nodes there are.
+        order: (nodes,) the nodes in this order, leaves as they are given.
         rank: (nodes,) the place of each node in `order`.
-        inner: () how many nodes have children.
-        outer: () how many have none.
-        levels: () how many levels there are.
-        inner_counts: (levels,) how many nodes with children each level has.
-        leaf_counts: (levels,) how many leaves each level has.
-        owner: (nodes,) for all nodes in level order, inner nodes first in each level: the place of
-            the node's parent among the inner nodes of its level; 0 for roots.
-        slot: (nodes,) in the same order, how many siblings of the node have a lower index.
-        row: (nodes,) in the same order, the tree of the node.
+        level: (nodes,) the depth of each node, as given.
+        inner: (1,) how many nodes have children.
+        levels: () how many levels have inner nodes.
+        counts: (nodes,) how many inner nodes each level has; 0 from `levels` on.
+        starts: (nodes, 1) how many inner nodes the levels above have.
+        place: (nodes, 1), or (nodes, 2) with slots, in this order: the node's parent among the
+            inner nodes of its level, for leaves among all inner nodes, and the node's slot there.
+            Leaves that are roots point behind all inner nodes.
+        number: (nodes,) how many children each node has, as given.
+        row: (nodes,) the tree of each node, as given.
+        is_root: (nodes,) as given.
     """
 
+    nodes: tf.Tensor
     order: tf.Tensor
     rank: tf.Tensor
+    level: tf.Tensor
     inner: tf.Tensor
-    outer: tf.Tensor
     levels: tf.Tensor
-    inner_counts: tf.Tensor
-    leaf_counts: tf.Tensor
-    owner: tf.Tensor
-    slot: tf.Tensor | None
+    counts: tf.Tensor
+    starts: tf.Tensor
+    place: tf.Tensor
+    number: tf.Tensor
     row: tf.Tensor
+    is_root: tf.Tensor
+
+    @property
+    def leaves(self) -> Span:
+        """Where the leaves stand."""
+        return Span(self.inner, self.nodes)
+
+    def upward(self) -> tf.Tensor:
+        """(nodes,) the place of each node where the deepest level stands first, leaves behind."""
+        starts = tf.squeeze(self.starts, 1)
+        shifts = tf.gather(self.inner - starts - starts - self.counts, self.level)
+        return tf.where(self.number > 0, self.rank + shifts, self.rank)
 
 
-def schedule(parents: tf.RaggedTensor, arity: int | None) -> Schedule:
+def schedule(
+    parents: tf.RaggedTensor,
+    arity: int | None = None,
+    slots: tf.Tensor | None = None,
+    forests: bool = False,
+) -> Schedule:
     """Checks the trees and finds the order of their nodes.
 
     Args:
         parents: ragged int64 (batch, None).
         arity: the most children that a node may have, or None for any number; slots are found
             where there is an arity.
+        slots: (nodes,), the slots where they are given.
+        forests: bool, whether a row may have several roots.
     """
     where = tree_checks.places(parents)
-    with tf.control_dependencies(tree_checks.parents_in_their_tree(parents.values, where)):
+    checks = tree_checks.parents_in_their_tree(parents.values, where, forests)
+    with tf.control_dependencies(checks):
         local = tf.identity(parents.values)
-    nodes = tf.size(local, out_type=tf.int64)
+    nodes = tf.shape(local, tf.int64)
+    is_root = local < 0
     # The root's parent is a node behind the last, which is its own parent.
-    parent = tf.where(local < 0, nodes, local + where.start)
-    level = _depth(parent, nodes, where)
+    parent = tf.where(is_root, nodes, local + where.start)
+    steps = _steps_to_the_end(parent, nodes, where)
+    level = steps - 1
 
-    children = sum_by(tf.ones_like(parent), parent, nodes + 1)[:-1]
-    is_inner = children > 0
-    inner = tf.reduce_sum(tf.cast(is_inner, tf.int64))
-    # A batch without nodes has one level, too, so that every level can be read.
-    levels = tf.reduce_max(tf.concat([level, [0]], axis=0)) + 1
-    order = _stable_order(tf.where(is_inner, level, level + levels))
-    rank = _inverse(order, nodes)
-
-    inner_counts = sum_by(tf.cast(is_inner, tf.int64), level, levels)
-    leaf_counts = sum_by(tf.cast(~is_inner, tf.int64), level, levels)
-    inner_starts = tf.cumsum(inner_counts, exclusive=True)
-    leaf_starts = tf.cumsum(leaf_counts, exclusive=True)
-    in_level = tf.where(
-        is_inner,
-        rank - tf.gather(inner_starts, level),
-        rank - inner - tf.gather(leaf_starts - inner_counts, level),
-    )
-    by_level = _inverse(in_level + tf.gather(inner_starts + leaf_starts, level), nodes)
-    # Roots read the 0 that stands behind the last node.
-    owner = tf.gather(tf.concat([in_level, [0]], axis=0), tf.gather(parent, by_level))
-    slot = None
+    number = _add_at(tf.zeros(nodes + 1, tf.int64), parent, tf.ones_like(parent))[:-1]
+    is_inner = number > 0
+    order = ops().order(tf.where(is_inner, level, nodes))
+    rank = inverse(order)
+    starts = tf.cumsum(_level_counts(level, is_inner), exclusive=True)
+    inner = tf.reduce_sum(tf.cast(is_inner, tf.int64), keepdims=True)
+    owner = tf.gather(tf.concat([rank, inner], axis=0), parent)
+    # The parent's level starts there; the whole of the inner nodes starts at 0.
+    above = tf.gather(starts, tf.maximum(level - 1, 0))
+    owner = tf.where(is_inner, owner - above, owner)
     if arity is not None:
-        with tf.control_dependencies(tree_checks.children_at_most(arity, children, where)):
-            slot = tf.gather(_slots(parent, children), by_level)
-    row = tf.gather(where.row, by_level)
+        slots = _slots(parent, number) if slots is None else slots_of(slots, arity, parent, where)
+    place = place_of(owner, slots, arity, number, where)
+    return ordered(order, rank, level, number, is_root, tf.gather(place, order), where)
+
+
+def place_of(
+    owner: tf.Tensor, slots: tf.Tensor | None, arity: int | None, number: tf.Tensor, where: Places
+) -> tf.Tensor:
+    """(nodes, 1), or (nodes, 2) with slots where there is an arity."""
+    if arity is None:
+        return tf.expand_dims(owner, 1)
+    with tf.control_dependencies(tree_checks.children_at_most(arity, number, where)):
+        return tf.stack([owner, slots], axis=1)
+
+
+def slots_of(given: tf.Tensor, arity: int, parent: tf.Tensor, where: Places) -> tf.Tensor:
+    """The slots that were given, checked, and 0 at roots."""
+    slots = tf.where(parent < tf.size(parent, tf.int64), tf.cast(given, tf.int64), 0)
+    with tf.control_dependencies(tree_checks.slots_apart(slots, arity, parent, where)):
+        return tf.identity(slots)
+
+
+def ordered(
+    order: tf.Tensor,
+    rank: tf.Tensor,
+    level: tf.Tensor,
+    number: tf.Tensor,
+    is_root: tf.Tensor,
+    place: tf.Tensor,
+    where: Places,
+) -> Schedule:
+    """The schedule of nodes whose order is known; `place` stands in it, the others as given."""
+    is_inner = number > 0
+    counts = _level_counts(level, is_inner)
     return Schedule(
-        order, rank, inner, nodes - inner, levels, inner_counts, leaf_counts, owner, slot, row
+        nodes=tf.shape(order, tf.int64),
+        order=order,
+        rank=rank,
+        level=level,
+        inner=tf.reduce_sum(tf.cast(is_inner, tf.int64), keepdims=True),
+        levels=tf.reduce_sum(tf.cast(counts > 0, tf.int64)),
+        counts=counts,
+        starts=tf.expand_dims(tf.cumsum(counts, exclusive=True), 1),
+        place=place,
+        number=number,
+        row=where.row,
+        is_root=is_root,
     )
 
 
-def _depth(parent: tf.Tensor, nodes: tf.Tensor, where: tree_checks.Places) -> tf.Tensor:
-    """The distance of each node from its root, by pointer doubling."""
-    ancestor = tf.concat([parent, nodes[None]], axis=0)
+def _level_counts(level: tf.Tensor, is_inner: tf.Tensor) -> tf.Tensor:
+    """(nodes,) how many inner nodes each level has."""
+    return _add_at(tf.zeros_like(level), level, tf.cast(is_inner, tf.int64))
+
+
+def _steps_to_the_end(parent: tf.Tensor, nodes: tf.Tensor, where: Places) -> tf.Tensor:
+    """How many steps from parent to parent lead past the root, by pointer doubling."""
+    ancestor = tf.concat([parent, nodes], axis=0)
     # Steps from the node to its `ancestor`; the node behind the last is 0 steps from itself.
     steps = tf.concat([tf.ones_like(parent), [0]], axis=0)
-
-    def going_on(reach: tf.Tensor, ancestor: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        return tf.logical_and(reach < nodes, tf.reduce_any(ancestor < nodes))
+    size = tf.squeeze(nodes, 0)
 
     def double(reach: tf.Tensor, ancestor: tf.Tensor, steps: tf.Tensor) -> Any:
         steps = steps + tf.gather(steps, ancestor)
         return reach * 2, tf.gather(ancestor, ancestor), steps
 
-    one = tf.constant(1, tf.int64)
-    _, ancestor, steps = tf.while_loop(going_on, double, (one, ancestor, steps))
+    def going_on(reach: tf.Tensor, ancestor: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        # Below a cycle the ancestor never is the last: the reach ends it.
+        return tf.logical_and(reach < size, tf.reduce_min(ancestor) < size)
+
+    state = (tf.constant(1, tf.int64), ancestor, steps)
+    for _ in range(_DOUBLINGS_AT_ONCE):
+        state = double(*state)
+    _, ancestor, steps = tf.while_loop(going_on, double, state)
     with tf.control_dependencies(tree_checks.every_node_below_a_root(ancestor[:-1] < nodes, where)):
-        return tf.identity(steps[:-1]) - 1
+        return tf.identity(steps[:-1])
 
 
-def _stable_order(key: tf.Tensor) -> tf.Tensor:
-    """The order that sorts small integers; equal ones keep theirs."""
-    # TopK, because it converts to ONNX; float32, because tf2onnx makes it that anyway.
-    count = tf.size(key)
-    _, order = tf.math.top_k(-tf.cast(key, tf.float32), k=count, index_type=tf.int64)
-    return order
+def _add_at(values: tf.Tensor, places: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+    return tf.tensor_scatter_nd_add(values, tf.expand_dims(places, 1), added)
 
 
-def _inverse(order: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    places = tf.range(count)
-    return tf.tensor_scatter_nd_update(tf.zeros_like(places), order[:, None], places)
+def inverse(order: tf.Tensor) -> tf.Tensor:
+    """The place of each node in this order."""
+    places = tf.range(tf.size(order, out_type=tf.int64))
+    return tf.tensor_scatter_nd_update(tf.zeros_like(order), tf.expand_dims(order, 1), places)
 
 
-def _slots(parent: tf.Tensor, children: tf.Tensor) -> tf.Tensor:
+def _slots(parent: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     """How many siblings with a lower index each node has."""
-    nodes = tf.size(parent, out_type=tf.int64)
-    by_parent = _stable_order(parent)
-    first = tf.concat([tf.cumsum(children, exclusive=True), [nodes]], axis=0)
-    rank = _inverse(by_parent, nodes)
-    # The roots stand last, in a row of their own; they have no siblings.
-    return tf.where(parent < nodes, rank - tf.gather(first, parent), 0)
+    rank = inverse(ops().order(parent))
+    # The roots stand last; they have no siblings.
+    first = tf.concat([tf.cumsum(number, exclusive=True), tf.shape(parent, tf.int64)], axis=0)
+    return tf.maximum(rank - tf.gather(first, parent), 0)

@@ -377,3 +377,13 @@ def test_random_masks_never_differ(tmp_path):
             batch, time = generator.integers(1, 6), generator.integers(1, 20)
             mask = generator.random((batch, time)) < generator.random()
             exported.check([sequences(batch, time), tf.constant(mask)])
+
+
+@pytest.mark.parametrize("sizes", [(None, 6), (5, 6)], ids=["free", "fixed"])
+def test_an_unrolled_layer_is_a_loop_where_its_steps_cannot_be_counted(sizes, tmp_path):
+    x = keras.Input(sizes, name="x")
+    layer = keras.layers.SimpleRNN(4, unroll=True)
+    exported = Exported(random_weights(keras.Model(x, layer(x))), tmp_path / "m.onnx")
+    assert ("Loop" in exported.ops) == (None in sizes)
+    assert layer.unroll
+    exported.check(sequences(3, 5))

@@ -174,6 +174,23 @@ def test_an_export_result_tells_signature_ops_size_and_proof():
     assert "equals the Keras model 'reader'" in text
 
 
+def test_the_signature_tells_how_the_inputs_of_a_tree_belong_together():
+    inputs = (
+        TensorSpec("words", "int32", ("words.values",), leaves_of="parents"),
+        TensorSpec("parents", "int32", ("parents.values",), tree_of="parents", max_children=2,
+                   forest=True),
+        TensorSpec("slots", "int32", ("slots.values",), edges_of="parents", edge_labels=2,
+                   siblings_differ=True),
+    )  # fmt: skip
+    text = str(result(contract=Contract(inputs, ())))
+    for notes in (
+        "leaves of parents",
+        "forest, 2 children at most",
+        "edges of parents, labels 0 to 1, siblings differ",
+    ):
+        assert notes in text
+
+
 def test_an_export_result_without_proof_says_so():
     assert "not proven" in str(result(parity=None))
     assert result(parity=None).to_dict()["parity"] is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -188,8 +191,65 @@ def test_trees_have_the_rows_of_their_features_and_are_trees():
     assert {word for s in samples for word in SHAPES if word in s.description} == set(SHAPES)
 
 
-def assert_is_tree(parents: np.ndarray) -> None:
-    assert int((parents == -1).sum()) == min(1, len(parents))
+WORDS = replace(TOKENS, name="words", shape=("words.values",), leaves_of="parents")
+OF_LEAVES = replace(PARENTS, tree_of="parents")
+
+
+def test_words_on_leaves_are_as_many_as_the_drawn_trees_have_leaves():
+    for order in ((WORDS, OF_LEAVES), (OF_LEAVES, WORDS)):
+        samples = drawn(*order)
+        for sample in samples:
+            trees = rows(sample, "parents")
+            leaves = [len(set(range(len(tree))) - set(tree)) for tree in trees]
+            assert [len(row) for row in rows(sample, "words")] == leaves
+        assert set(samples[-1].feed["words"]) == set(range(10)), "every id once"
+    assert any("zeros in front" in sample.description for sample in samples)
+
+
+@pytest.mark.parametrize("siblings_differ", [False, True])
+def test_edges_have_labels_below_nodes_and_none_at_roots(siblings_differ):
+    edges = TensorSpec(
+        "edges",
+        "int32",
+        ("edges.values",),
+        ragged=True,
+        edges_of="parents",
+        edge_labels=4,
+        siblings_differ=siblings_differ,
+    )
+    below, at_roots, crowded = set(), set(), 0
+    for sample in drawn(edges, TOKENS, replace(PARENTS, max_children=4)):
+        assert sample.feed["edges"].dtype == np.int32
+        for tree, above in zip(rows(sample, "parents"), rows(sample, "edges"), strict=True):
+            assert len(tree) == len(above)
+            below |= set(above[tree >= 0])
+            at_roots |= set(above[tree < 0])
+            siblings = list(zip(tree[tree >= 0], above[tree >= 0], strict=True))
+            crowded += len(siblings) - len(set(siblings))
+    assert below == {0, 1, 2, 3}
+    assert at_roots == {-1, 4}, "what is no label shows that none is read there"
+    assert (crowded == 0) == siblings_differ
+
+
+def test_edges_that_are_ids_too_keep_to_their_bounds_at_roots():
+    edges = TensorSpec("edges", "int32", ("edges.values",), True, 0, 3, edges_of="parents")
+    values = np.concatenate([s.feed["edges"] for s in drawn(TOKENS, PARENTS, edges)])
+    assert set(values) == {0, 1, 2, 3}
+
+
+def test_forests_have_one_root_or_several_where_there_are_nodes():
+    counts = set()
+    for sample in drawn(TOKENS, replace(PARENTS, forest=True)):
+        for tree in rows(sample, "parents"):
+            counts.add(int((tree == -1).sum()))
+            assert_is_tree(tree, roots=counts if len(tree) else {0})
+        assert "trees" not in sample.description
+    assert counts == {0, 1, 2, 3}
+
+
+def assert_is_tree(parents: np.ndarray, roots: Collection[int] = (0, 1)) -> None:
+    assert int((parents == -1).sum()) in roots
+    assert (parents == -1).any() == (len(parents) > 0)
     for node in range(len(parents)):
         steps = 0
         while node != -1:

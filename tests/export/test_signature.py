@@ -112,6 +112,67 @@ def test_the_parents_of_a_tree_know_their_features_and_how_many_children_the_cel
         assert (spec.tree_of, spec.minimum, spec.max_children) == ("nodes", -1, most)
 
 
+def ragged_ints(name, dtype="int32"):
+    return keras.Input((None,), dtype=dtype, ragged=True, name=name)
+
+
+def inputs_of(tensors, outputs):
+    contract = signature_of(keras.Model(tensors, outputs)).contract
+    return {spec.name: spec for spec in contract.inputs}
+
+
+def test_words_on_leaves_know_their_parents_which_have_rows_of_their_own():
+    words, parents = ragged_ints("words"), ragged_ints("parents")
+    cell = kb.NaryTreeLSTMCell(3, arity=2)
+    vectors = kb.Embedding(9, 4)(words)
+    root = kb.TreeRecursive(cell, features_on="leaves", forests="sum")([vectors, parents])
+    specs = inputs_of([words, parents], root)
+    rest = {"dtype": "int32", "ragged": True}
+    assert specs["words"] == TensorSpec(
+        "words", shape=("words.values",), minimum=0, maximum=8, leaves_of="parents", **rest
+    )
+    assert specs["parents"] == TensorSpec(
+        "parents",
+        shape=("parents.values",),
+        minimum=-1,
+        tree_of="parents",
+        max_children=2,
+        forest=True,
+        **rest,
+    )
+
+
+def test_edges_know_their_labels_and_whether_siblings_differ():
+    x = keras.Input((None, 4), ragged=True, name="x")
+    parents, edges, slots = (ragged_ints(n, "int64") for n in ("parents", "edges", "slots"))
+    labelled = kb.TreeRecursive(kb.ChildSumTreeLSTMCell(3, edge_labels=5))([x, parents, edges])
+    placed = kb.TreeRecursive(kb.Vanilla(3), arity=4)([x, parents, slots])
+    specs = inputs_of([x, parents, edges, slots], [labelled, placed])
+    found = {n: (s.edges_of, s.edge_labels, s.siblings_differ) for n, s in specs.items()}
+    assert found["edges"] == ("parents", 5, False)
+    assert found["slots"] == ("parents", 4, True)
+    assert found["parents"] == found["x"] == (None, None, False)
+    assert (specs["parents"].tree_of, specs["parents"].max_children) == ("x", 4)
+
+
+def test_layers_that_share_their_inputs_give_the_strictest_contract():
+    words, parents, edges = (ragged_ints(name) for name in ("words", "parents", "edges"))
+    x = keras.Input((None, 4), ragged=True, name="x")
+    vectors = kb.Embedding(9, 4)(words)
+    layers = [
+        (kb.TreeRecursive(kb.TreeGRUCell(3), features_on="leaves", forests="sum"), [vectors]),
+        (kb.TreeRecursive(kb.NaryTreeLSTMCell(3, arity=6)), [x, edges]),
+        (kb.TreeRecursive(kb.ChildSumTreeLSTMCell(3, edge_labels=5), forests="sum"), [x, edges]),
+    ]
+    for order in (layers, layers[::-1]):
+        roots = [layer([of_nodes, parents, *more]) for layer, (of_nodes, *more) in order]
+        specs = inputs_of([words, parents, edges, x], roots)
+        assert (specs["parents"].tree_of, specs["parents"].forest) == ("x", False)
+        assert specs["words"].leaves_of == "parents"
+        assert (specs["edges"].edge_labels, specs["edges"].siblings_differ) == (5, True)
+        assert specs["parents"].max_children == 5, "siblings differ, and there are 5 labels"
+
+
 def test_ids_that_are_computed_first_have_no_bounds():
     ids = keras.Input((None,), dtype="int32", name="ids")
     model = keras.Model(ids, layers.Embedding(9, 2)(ids % 9))

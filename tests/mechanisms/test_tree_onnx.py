@@ -1,81 +1,118 @@
-"""The plain graph of the layer becomes two ONNX loops: one over levels, one that finds them."""
-
-import contextlib
-import logging
-from collections import Counter
+"""Exported trees under onnxruntime beside the layer: one export for each setting, any batch."""
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
-import tensorflow as tf
-import tf2onnx
-from cases import random_parents
+from hypothesis import given, settings
+from onnx_runs import Exported, flat, random_weights
+from tree_cases import KINDS, WIDTH, batch_of, batches, chain, random_rows, star
 
 import keras_blocks as kb
-from keras_blocks.mechanisms.tree_schedule import exporting
+from keras_blocks.errors import ExportError
 
-OTHER_ORDER = 2e-6  # float32, sums in another order
-WIDTH, ARITY = 3, 6
-LAYERS = {
-    "child_sum": lambda: kb.TreeRecursive(kb.ChildSumTreeLSTMCell(4)),
-    "n_ary_nodes": lambda: kb.TreeRecursive(kb.NaryTreeLSTMCell(4, ARITY), return_nodes=True),
-    "layer": lambda: kb.TreeRecursive(keras.layers.Dense(4, "tanh"), arity=ARITY),
+OTHER_ORDER = 5e-6  # float32, sums in another order, a few levels deep
+MANY = 2e-5  # and hundreds of levels, or thousands of summands
+
+# Each cell once, and each setting; the slow tests cross them.
+CHOSEN = {
+    "child_sum": {},
+    "child_sum_labels": {"direction": "both", "return_nodes": True},
+    "n_ary": {"return_nodes": True},
+    "n_ary_wide": {},
+    "gru": {"direction": "down", "return_nodes": True, "features_on": "leaves"},
+    "tensor": {"features_on": "leaves"},
+    "layer": {"direction": "both", "return_nodes": True, "features_on": "leaves"},
+    "layer_sum": {"direction": "down", "return_nodes": True},
+    "layer_mean": {"forests": "sum"},
+    "layer_max": {"return_nodes": True},
 }
+# The other cells with an arity number the children themselves.
+WITH_SLOTS = ("n_ary", "layer")
+CROSSED = [
+    (name, {"return_nodes": nodes, "direction": direction, "features_on": features_on})
+    for name in KINDS
+    for nodes, direction in [(False, "up"), (True, "up"), (True, "down"), (True, "both")]
+    for features_on in ("nodes", "leaves")
+]
+FILES = {}
 
 
-def converted(layer, opset, monkeypatch):
-    logger = logging.getLogger("tf2onnx")
-    monkeypatch.setattr(logger, "disabled", True)
-
-    def graph(values, row_splits, parents):
-        rows = [tf.RaggedTensor.from_row_splits(x, row_splits, False) for x in (values, parents)]
-        return tf.identity(getattr(y := layer(rows, training=False), "values", y))
-
-    specs = [
-        tf.TensorSpec([None, WIDTH], tf.float32, name="values"),
-        tf.TensorSpec([None], tf.int64, name="row_splits"),
-        tf.TensorSpec([None], tf.int32, name="parents"),
-    ]
-    # The context is needed below opset 16 only.
-    with exporting(opset) if opset < 16 else contextlib.nullcontext():
-        function = tf.function(graph, autograph=False)
-        model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=opset)
-    return model
+def exported(name, folder, chosen, **options):
+    """The model of a setting beside its file, which is slow to make."""
+    kind = KINDS[name]
+    key = name, *chosen.items(), *options.items()
+    if key not in FILES:
+        inputs = [
+            keras.Input((None, WIDTH), ragged=True, name="features"),
+            keras.Input((None,), dtype="int32", ragged=True, name="parents"),
+        ]
+        if kind.labels or name in WITH_SLOTS:
+            inputs.append(keras.Input((None,), dtype="int32", ragged=True, name="edges"))
+        layer = kb.TreeRecursive(kind.cell(), **dict(kind.options), **chosen)
+        model = random_weights(keras.Model(inputs, layer(inputs)))
+        FILES[key] = Exported(model, folder / "m.onnx", **options)
+    return FILES[key]
 
 
-def ops_of(graph):
-    for node in graph.node:
-        yield node.op_type
-        for attribute in node.attribute:
-            yield from ops_of(attribute.g)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("trees")
 
 
-@pytest.mark.parametrize(
-    ("name", "opset"), [("child_sum", 15), ("child_sum", 18), ("n_ary_nodes", 18), ("layer", 15)]
-)
-def test_the_converted_layer_equals_the_layer_on_every_kind_of_batch(name, opset, monkeypatch):
-    layer = LAYERS[name]()
-    layer.build([(None, None, WIDTH), (None, None)])
-    model = converted(layer, opset, monkeypatch)
-    ops = Counter(ops_of(model.graph))
-    assert ops["Loop"] == 2
-    assert not {"Assert", "If", "Scan", "StringFormat"} & ops.keys()
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    generator = np.random.default_rng(0)
-    batches = [[5], [1], [0], [], [0, 0, 0], [5, 0, 3, 1], [6] * 25]
-    rows = [[random_parents(n, generator) for n in lengths] for lengths in batches]
-    rows.append([np.arange(n, dtype="int32") - 1 for n in (200, 2, 7)])
-    if name == "child_sum":
-        rows.append([np.r_[-1, np.zeros(3000, "int32")].astype("int32")])
-    for parents in rows:
-        splits = np.cumsum([0, *map(len, parents)])
-        # A wide star sums many small vectors.
-        values = generator.normal(size=(splits[-1], WIDTH), scale=0.1).astype("float32")
-        parents = np.concatenate([np.zeros(0, "int32"), *parents])
-        feeds = {"values": values, "row_splits": splits, "parents": parents}
-        (result,) = session.run(None, feeds)
-        pair = [tf.RaggedTensor.from_row_splits(x, splits) for x in (values, parents)]
-        expected = layer(pair)
-        expected = getattr(expected, "values", expected)
-        np.testing.assert_allclose(result, expected, atol=OTHER_ORDER)
+def assert_equal(file, batch, chosen, tolerance=OTHER_ORDER):
+    """The file gives what the model gives."""
+    if chosen.get("features_on") == "leaves":
+        batch = batch.on_leaves()
+    expected = flat(file.model(batch.inputs(), training=False))
+    for got, want in zip(file.run(batch.inputs()), expected, strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_any_batch_gives_under_onnxruntime_what_it_gives_in_keras(name, folder):
+    assert_any_batch(name, folder, CHOSEN[name], examples=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "chosen"), CROSSED, ids=str)
+def test_every_setting_of_every_cell_equals_its_file(name, chosen, folder):
+    assert_any_batch(name, folder, chosen, examples=20)
+
+
+def assert_any_batch(name, folder, chosen, examples):
+    kind = KINDS[name]
+    file = exported(name, folder, chosen)
+    roots = 3 if "forests" in chosen else 1
+
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @given(batch=batches(kind, name in WITH_SLOTS, roots))
+    def check(batch):
+        assert_equal(file, batch, chosen)
+
+    check()
+    # Deep and wide, and what has no node.
+    wide = star(3000 if kind.arity is None else kind.arity)
+    # The tensor network is chaotic: over many levels it doubles every error.
+    deep = chain(9 if name == "tensor" else 200)
+    for rows in [deep, [-1], wide], [[]], [], [[], []]:
+        assert_equal(file, batch_of(rows, kind, name in WITH_SLOTS), chosen, MANY)
+
+
+@pytest.mark.parametrize(("name", "opset"), [("child_sum", 16), ("n_ary", 23)])
+def test_one_loop_over_levels_is_left_and_nothing_of_the_checks(name, opset, folder):
+    file = exported(name, folder, CHOSEN[name], opset_version=opset)
+    # One finds the levels, one goes over them.
+    assert file.ops["Loop"] == 2
+    assert not {"Assert", "If", "Scan", "StringFormat"} & file.ops.keys()
+    batch = batch_of(random_rows([5, 0, 9], KINDS[name].arity), KINDS[name], slots=True)
+    assert_equal(file, batch, CHOSEN[name])
+
+
+@pytest.mark.parametrize(("name", "opset"), [("child_sum", 15), ("layer_max", 16)])
+def test_an_opset_without_the_scatter_of_a_cell_is_refused_with_the_one_that_has_it(
+    name, opset, folder
+):
+    needed = {"child_sum": 16, "layer_max": 18}[name]
+    with pytest.raises(ExportError, match=f"Choose opset_version={needed} or more"):
+        exported(name, folder, CHOSEN[name], opset_version=opset)

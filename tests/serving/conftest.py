@@ -16,6 +16,7 @@ MODELS = {
     "add_bias": onnx_files.add_bias,
     "row_sums": onnx_files.row_sums,
     "tree": onnx_files.tree,
+    "parse": onnx_files.parse,
     "column_sums": onnx_files.column_sums,
     "log": onnx_files.log,
     "gather": onnx_files.gather,

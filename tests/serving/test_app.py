@@ -79,6 +79,26 @@ def test_metadata_of_a_ragged_model_lists_values_and_row_splits(client):
     assert metadata["outputs"][0]["shape"] == [-1]
 
 
+def test_metadata_of_a_tree_says_how_its_inputs_belong_together(client):
+    inputs = {t["name"]: t["parameters"] for t in client.get("/v2/models/parse").json()["inputs"]}
+    ragged = {"ragged": "values"}
+    assert inputs["words"] == {"dims": ["words.values"], "leaves_of": "parents", **ragged}
+    assert inputs["parents"] == {
+        "dims": ["parents.values"],
+        "tree_of": "parents",
+        "max_children": 2,
+        "forest": True,
+        **ragged,
+    }
+    assert inputs["slots"] == {
+        "dims": ["slots.values"],
+        "edges_of": "parents",
+        "edge_labels": 2,
+        "siblings_differ": True,
+        **ragged,
+    }
+
+
 def test_the_highest_version_answers_where_none_is_asked_for(client):
     # As text "2" would come after "10". Version 2 has two inputs, 1 and 10 have one.
     assert client.get("/v2/models/double").json()["versions"] == ["1", "2", "10"]

@@ -124,6 +124,7 @@ def test_a_contract_that_does_not_fit_its_graph_is_refused(tmp_path):
         (TensorSpec("x", "float32", ("batch",)),),
         (TensorSpec("x", "float32", ("batch", 3), ragged=True),),
         (TensorSpec("x", "float32", ("batch", 3), tree_of="w"),),
+        (TensorSpec("x", "float32", ("batch", 3), leaves_of="x"),),
     ):
         with pytest.raises(ModelLoadError, match="contract"):
             load(Contract(inputs, (y,)))
@@ -135,6 +136,33 @@ def test_a_contract_that_does_not_fit_its_graph_is_refused(tmp_path):
     for text in ("", "{}", "[]", '{"format": 99, "inputs": [], "outputs": []}'):
         with pytest.raises(ModelLoadError, match="contract"):
             load(metadata=text)
+
+
+@pytest.mark.parametrize("relation", ["leaves_of", "edges_of"])
+def test_what_belongs_to_a_tree_needs_the_parents_of_one(tmp_path, relation):
+    dims = {"x": ("x.values",), "p": ("p.values",)}
+    tensors = [
+        onnx_files.tensor(name, kind, shape)
+        for x in "xp"
+        for name, kind, shape in (
+            (x, onnx_files.INT32, dims[x]),
+            (f"{x}.row_splits", onnx_files.INT64, ("batch+1",)),
+        )
+    ]
+    y = [onnx_files.tensor("y", onnx_files.INT32, ("y",))]
+    nodes = [onnx_files.node("Concat", ["x", "p"], ["y"], axis=0)]
+
+    def load(**of_parents):
+        x = TensorSpec("x", "int32", dims["x"], ragged=True, **{relation: "p"})
+        p = TensorSpec("p", "int32", dims["p"], ragged=True, **of_parents)
+        contract = Contract((x, p), (TensorSpec("y", "int32", ("y",)),))
+        path = onnx_files.save(tmp_path / "m.onnx", nodes, tensors, y, contract=contract)
+        return Model.load(path)
+
+    model = load(tree_of="p")
+    assert model.predict(example_inputs(model.contract), ["y"])["y"].size
+    with pytest.raises(ModelLoadError, match="input 'x' belongs to the parents 'p', but not that"):
+        load()
 
 
 @pytest.mark.parametrize(
@@ -150,6 +178,11 @@ def test_a_contract_that_does_not_fit_its_graph_is_refused(tmp_path):
         {"ragged": "yes"},
         {"tree_of": 1},
         {"max_children": 0.5},
+        {"forest": 1},
+        {"leaves_of": True},
+        {"edges_of": ["x"]},
+        {"edge_labels": "3"},
+        {"siblings_differ": None},
     ],
 )
 def test_a_contract_of_wrong_types_is_refused_when_loaded_and_not_when_used(tmp_path, wrong):
@@ -212,6 +245,13 @@ def test_the_example_of_every_model_is_valid(repository):
         assert set(outputs) == set(model.output_names)
         names = [item["name"] for item in example_request(model.contract)["inputs"]]
         assert names == [tensor.name for tensor in model.contract.flat_inputs()]
+
+
+def test_the_example_of_a_tree_has_a_word_for_each_leaf_and_slots_apart(repository):
+    arrays = example_inputs(repository.get("parse").contract)
+    assert arrays["parents"].tolist() == [-1, 0, 0, -1, 0]
+    assert arrays["slots"].tolist() == [0, 0, 1, 0, 0]
+    assert arrays["words.row_splits"].tolist() == [0, 2, 3]
 
 
 def test_the_example_keeps_bounds_and_named_dims():

@@ -72,3 +72,14 @@ def test_a_node_with_more_children_than_the_model_takes_is_refused_by_name():
     check_parents("parents", parents, splits, max_children=3)
     with pytest.raises(ContractError, match="node 0 of tree 1 has 3 children, at most 2 expected"):
         check_parents("parents", parents, splits, max_children=2)
+
+
+def test_a_row_may_have_several_roots_where_forests_are_allowed_but_not_none():
+    forest, splits = np.array([-1, 0, -1, -1]), np.array([0, 3, 3, 4])
+    check_parents("parents", forest, splits, forest=True)
+    with pytest.raises(ContractError, match=r"tree 0 has 2 roots .* exactly one expected"):
+        check_parents("parents", forest, splits)
+    with pytest.raises(ContractError, match=r"tree 0 has 0 roots .* at least one expected"):
+        check_parents("parents", np.array([1, 0, 1, -1]), splits, forest=True)
+    with pytest.raises(ContractError, match="node 1 of tree 0 does not reach the root"):
+        check_parents("parents", np.array([-1, 2, 1, -1]), splits, forest=True)

@@ -1,0 +1,82 @@
+"""The export of a case, and what came of the file under onnxruntime."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import onnx
+from conformance_exporters import EXPORTERS, OURS
+from conformance_models import NoCaseError, Runs, prepare
+from conformance_report import BROKEN, CRASHED, NO_CASE, REFUSED, RIGHT, WRONG
+from keras_cases import Case
+
+from keras_blocks.errors import ExportError
+from keras_blocks.export.comparison import TOLERANCES, compare, compute_dtype
+from keras_blocks.export.execution import OnnxSide, RefusedError, first_line
+from keras_blocks.export.naming import nested_graphs
+
+LOOPS = ("Loop", "Scan")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an export: one of `OUTCOMES` or `NO_CASE`, why, and the loops in the file."""
+
+    status: str
+    reason: str = ""
+    loops: int = 0
+
+
+def attempt(case: Case, variant: str, exporter: str) -> Outcome:
+    """Exports the case and compares the file with Keras on several shapes."""
+    try:
+        model, runs = prepare(case, variant)
+    except NoCaseError as error:
+        return Outcome(NO_CASE, str(error))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder, "case.onnx")
+        try:
+            EXPORTERS[exporter](model, path)
+        except ExportError as error:
+            loads = "onnxruntime does not load" not in str(error)
+            return Outcome(REFUSED if loads else BROKEN, str(error))
+        except Exception as error:
+            status = CRASHED if exporter in OURS else REFUSED
+            return Outcome(status, f"{type(error).__name__}: {first_line(error)}")
+        return judge(path, model, runs)
+
+
+def judge(path: Path, model: keras.Model, runs: Runs) -> Outcome:
+    """Runs a file on the samples."""
+    try:
+        side = OnnxSide(path)
+    except RefusedError as error:
+        return Outcome(BROKEN, str(error))
+    loops = _loops(path)
+    tolerance = TOLERANCES[compute_dtype(model)]
+    names = [node.name for node in side.session.get_inputs()]
+    for inputs, expected in runs:
+        shapes = ", ".join(str(part.shape) for part in inputs)
+        if len(names) != len(inputs):
+            return Outcome(WRONG, f"{len(names)} inputs, not {len(inputs)}: {names}", loops)
+        try:
+            found = list(side.run(dict(zip(names, inputs, strict=True))).values())
+        except RefusedError as error:
+            return Outcome(BROKEN, f"at {shapes}: {error}", loops)
+        if len(found) != len(expected):
+            return Outcome(WRONG, f"{len(found)} outputs, not {len(expected)}", loops)
+        for want, have in zip(expected, found, strict=True):
+            problem = compare(want, have, tolerance).problem
+            if problem is not None:
+                return Outcome(WRONG, f"at {shapes}: {problem}", loops)
+    return Outcome(RIGHT, loops=loops)
+
+
+def _loops(path: Path) -> int:
+    graphs = nested_graphs(onnx.load(path, load_external_data=False).graph)
+    return sum(node.op_type in LOOPS for graph in graphs for node in graph.node)

@@ -1,0 +1,151 @@
+"""The pass from the leaves to the roots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_blocks.mechanisms.tree_cell import FEW_SLOTS, Children, TreeCell, state_sizes
+from keras_blocks.mechanisms.tree_features import NodeFeatures
+from keras_blocks.mechanisms.tree_gradient import DeferredGradients
+from keras_blocks.mechanisms.tree_levels import Nowhere, Slices, Span, Stack
+from keras_blocks.mechanisms.tree_messages import Combination, LateTable
+from keras_blocks.mechanisms.tree_ops import computed_with, ops
+from keras_blocks.mechanisms.tree_schedule import Schedule
+
+States = tuple[tf.Tensor, ...]
+
+
+class Climb:
+    """One way up a batch of trees.
+
+    Args:
+        cell: what is applied to each level.
+        features: those of the nodes.
+        plan: the order of the nodes.
+        edges: int64 (nodes,) the labels of the edges above them in the order of the plan, or None.
+        kept: (nodes, state size) in the order of the plan, what is kept of each node's first state
+            on its way to the parent, or None: all of it.
+        training: bool, whether the gradient will be asked for: then levels are kept in lists.
+    """
+
+    def __init__(
+        self,
+        cell: TreeCell,
+        features: NodeFeatures,
+        plan: Schedule,
+        edges: tf.Tensor | None,
+        kept: tf.Tensor | None,
+        training: bool,
+    ):
+        self.cell, self.plan, self.training = cell, plan, training
+        self.combination = Combination(cell.combine, cell.arity)
+        self.edges, self.kept = edges, kept
+        self.sizes = state_sizes(cell)
+        adds_once = "adds_once" in vars(type(cell))
+        self.ops = DeferredGradients(plan) if training and adds_once else ops()
+        self.leaves = as_states(cell.leaves(features.of_leaves()))
+        # One row more than there are inner nodes: what leaves that are roots send goes there.
+        rows = Span(tf.zeros_like(plan.inner), plan.inner + 1).of(plan.order)
+        with computed_with(self.ops):
+            inputs = features.prepared(cell, rows)
+        self.places = plan.leaves.of(plan.place)
+        messages = cell.message(inputs, self._children(self.leaves, self.places, plan.leaves))
+        self.form = inputs, messages
+        self.inputs, self.messages = keras.tree.flatten(inputs), keras.tree.flatten(messages)
+        self.number = None
+        if cell.arity is None and cell.combine == "mean":
+            number = tf.expand_dims(tf.gather(plan.number, rows), 1)
+            self.number = tf.cast(number, self.leaves[0].dtype)
+
+    def roots(self, batch: tf.Tensor) -> tf.Tensor:
+        """(batch, units): the vector of each root, zeros for a tree without nodes.
+
+        Args:
+            batch: int64 (1,) how many trees there are. The roots of a forest are summed.
+        """
+        vectors = self._climbed(all_nodes=False)
+        plan = self.plan
+        first = tf.zeros_like(plan.inner)
+        inner = Span(first, tf.shape(vectors, tf.int64)[:1]).of(plan.order)
+        lone = tf.squeeze(tf.where(plan.is_root & (plan.number == 0)), 1)
+        lone_vectors = tf.gather(self.leaves[0], tf.gather(plan.rank, lone) - plan.inner)
+        rows = tf.gather(plan.row, tf.concat([inner, lone], axis=0))
+        return tf.tensor_scatter_nd_add(
+            tf.zeros(tf.concat([batch, vectors.shape[1:]], axis=0), vectors.dtype),
+            tf.expand_dims(rows, 1),
+            tf.concat([vectors, lone_vectors], axis=0),
+        )
+
+    def nodes(self) -> tf.Tensor:
+        """(all nodes, units): the vector of each node, as given."""
+        inner = self._climbed(all_nodes=True)
+        return tf.gather(tf.concat([inner, self.leaves[0]], axis=0), self.plan.upward())
+
+    def _climbed(self, all_nodes: bool) -> tf.Tensor:
+        """The vectors of roots with children, or of all inner nodes, the deepest level first."""
+        kind, counts = (Stack if self.training else Slices), self.plan.counts[: self.plan.levels]
+        taken: list[Any] = [kind(values, counts) for values in self.inputs]
+        if self.cell.arity is not None and self.cell.arity > FEW_SLOTS:
+            taken += [
+                LateTable(kind, self.combination, self.places, part, self.plan)
+                for part in self.messages
+            ]
+        else:
+            tables = self.combination.tables(self.plan.inner + 1, self.places, self.messages)
+            taken += [kind(table, counts) for table in tables]
+        roots, nodes = self._loop(taken, all_nodes)
+        return nodes if all_nodes else roots
+
+    def _loop(self, taken: list[Any], all_nodes: bool) -> tuple[tf.Tensor, Any]:
+        """The vectors of all roots with children, and those of all inner nodes if asked."""
+        plan, dtype = self.plan, self.leaves[0].dtype
+        states = tuple(tf.zeros([0, size], dtype) for size in self.sizes)
+        shapes = tuple(tf.TensorShape([None, size]) for size in self.sizes)
+        one = tf.TensorShape([1])
+        book = self.ops.pile(self.sizes[:1], dtype) if all_nodes else Nowhere()
+        piles = self.ops.piles()
+
+        def step(level: Any, end: Any, last: Any, states: States, lists: Any, put: Any) -> Any:
+            rows, below = Span(tf.gather(plan.starts, level), end), Span(end, last)
+            pairs = [t.take(rows, k) for t, k in zip(taken, lists, strict=True)]
+            with computed_with(self.ops):
+                states = self._level([value for value, _ in pairs], states, rows, below)
+            vectors = zip(piles, self.ops.of_level(), put[1], strict=True)
+            put = book.put(states[0], put[0]), [p.put(v, k) for p, v, k in vectors]
+            return level - 1, rows.begin, end, states, [k for _, k in pairs], put
+
+        end = plan.inner
+        nothing = book.start, [p.start for p in piles]
+        of_nothing = book.shape, [p.shape for p in piles]
+        start = (plan.levels - 1, end, end, states, [t.start for t in taken], nothing)
+        shape = (plan.levels.shape, one, one, shapes, [t.shape for t in taken], of_nothing)
+        *_, states, _, put = tf.while_loop(lambda level, *_: level >= 0, step, start, shape)
+        self.ops.after_loop(put[1])
+        return states[0], book.rows(put[0])
+
+    def _level(self, values: Any, states: States, rows: Span, below: Span) -> States:
+        """The states of the nodes in `rows` from those of the inner nodes `below` them."""
+        form, sent = self.form
+        parts = len(self.inputs)
+        inputs, tables = keras.tree.pack_sequence_as(form, values[:parts]), values[parts:]
+        places = below.of(self.plan.place)
+        messages = self.cell.message(inputs, self._children(states, places, below))
+        tables = self.combination.add(tables, places, messages)
+        number = None if self.number is None else rows.of(self.number)
+        children = self.combination.read(tables, sent, number)
+        return as_states(self.cell(inputs, children=children))
+
+    def _children(self, states: States, places: tf.Tensor, rows: Span) -> Children:
+        """The children that stand in these rows of the plan."""
+        if self.kept is not None:
+            states = (states[0] * rows.of(self.kept), *states[1:])
+        owner = places if self.cell.arity is None else places[:, :1]
+        return Children(states, owner, None if self.edges is None else rows.of(self.edges))
+
+
+def as_states(outputs: Any) -> States:
+    """The states that a cell gave, as a tuple also where there is one."""
+    return tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)

@@ -1,0 +1,42 @@
+"""The features of the nodes of a batch of trees: of every node, or of the leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_blocks.mechanisms.tree_cell import TreeCell
+from keras_blocks.mechanisms.tree_schedule import Schedule
+
+
+class NodeFeatures:
+    """Gives nodes their features, or what a cell prepares of them.
+
+    Args:
+        values: (nodes, size), or (leaves, size) with `on_leaves`, as given.
+        plan: the order of the nodes.
+        on_leaves: bool, whether inner nodes have none: zeros stand for them.
+    """
+
+    def __init__(self, values: tf.Tensor, plan: Schedule, on_leaves: bool):
+        self.values, self.plan, self.on_leaves = values, plan, on_leaves
+
+    def of_leaves(self) -> tf.Tensor:
+        """(leaves, size), in the order of the plan, which is the given one."""
+        if self.on_leaves:
+            return self.values
+        return tf.gather(self.values, self.plan.leaves.of(self.plan.order))
+
+    def of_inner(self, nodes: tf.Tensor) -> tf.Tensor:
+        """(nodes, size) the features of these inner nodes."""
+        if self.on_leaves:
+            size = self.values.shape[-1]
+            return tf.zeros(tf.stack([tf.size(nodes), size]), self.values.dtype)
+        return tf.gather(self.values, nodes)
+
+    def prepared(self, cell: TreeCell, nodes: tf.Tensor) -> Any:
+        """What the cell prepares of these inner nodes."""
+        if self.on_leaves:
+            return cell.prepare_without(self.values.shape[-1], tf.size(nodes))
+        return cell.prepare(self.of_inner(nodes))

@@ -1,0 +1,85 @@
+"""Operations of the passes over trees that have a better form in ONNX than TensorFlow's converted.
+
+The layers compute with `Ops`. An export puts its own in their place while it traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import tensorflow as tf
+
+from keras_blocks.mechanisms.tree_levels import Pile
+from keras_blocks.mechanisms.tree_pointwise import product
+
+
+class Ops:
+    """The operations in TensorFlow.
+
+    Attributes:
+        gates_apart: bool, whether each gate is a product of its own, over the features of its level
+            beside what comes from the children. Then nothing is cut apart, each product can end in
+            its nonlinearity, and the sums of all nodes need not pass through memory. Where every
+            operation costs more, or a gradient is asked, few large products are the better form.
+    """
+
+    gates_apart = False
+
+    def pile(self, row: Any, dtype: Any) -> Any:
+        """Rows of this shape that are put behind one another: a `Pile`, or what has its methods."""
+        return Pile(row, dtype)
+
+    def product(self, vectors: tf.Tensor, kernel: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+        """vectors @ kernel + added, where `added` has a row for each of the vectors, or one."""
+        if added.shape.rank == 1:
+            return tf.nn.bias_add(tf.matmul(vectors, kernel), added)
+        return product(vectors, kernel, added)
+
+    def summed(self, sums: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The sums of all inner nodes to which each level adds a product with this kernel."""
+        return sums
+
+    def add_product(self, sums: tf.Tensor, vectors: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """A level's part of such sums, and vectors @ kernel."""
+        return product(vectors, kernel, sums)
+
+    def put(self, table: tf.Tensor, places: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """The table with rows in places where it has zeros, each place once."""
+        return tf.tensor_scatter_nd_add(table, places, rows)
+
+    def piles(self) -> list[Any]:
+        """Where a loop over levels puts what `of_level` gives in each round."""
+        return []
+
+    def of_level(self) -> list[tf.Tensor]:
+        """What is to be kept of the level that was computed last."""
+        return []
+
+    def after_loop(self, kept: list[Any]) -> None:
+        """Takes what the piles hold in the end."""
+
+    def order(self, keys: tf.Tensor) -> tf.Tensor:
+        """int64, the order that sorts integers from the least; equal ones keep theirs."""
+        return tf.math.top_k(-keys, k=tf.size(keys), index_type=tf.int64)[1]
+
+
+_TENSORFLOW = Ops()
+_OPS: ContextVar[Ops] = ContextVar("tree_ops", default=_TENSORFLOW)
+
+
+def ops() -> Ops:
+    """The operations to compute with."""
+    return _OPS.get()
+
+
+@contextmanager
+def computed_with(other: Ops) -> Iterator[None]:
+    """Within the context, trees are computed with other operations."""
+    token = _OPS.set(other)
+    try:
+        yield
+    finally:
+        _OPS.reset(token)

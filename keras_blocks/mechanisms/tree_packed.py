@@ -1,0 +1,48 @@
+"""A schedule as a ragged tensor beside the nodes, so that a `tf.data` pipeline can compute it."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from keras_blocks.mechanisms import tree_checks
+from keras_blocks.mechanisms.tree_schedule import (
+    Schedule,
+    inverse,
+    ordered,
+    place_of,
+    schedule,
+    slots_of,
+)
+
+COLUMNS = 6
+"""For each node: its parent, level and number of children, its place in the order, and the place
+and the slot that it has below its parent."""
+
+
+def packed(parents: tf.RaggedTensor, forests: bool) -> tf.RaggedTensor:
+    """Ragged int32 (batch, None, COLUMNS): the schedule of these trees, checked."""
+    # Slots for any arity: the layer checks that there are no more children than it has slots.
+    plan = schedule(parents, arity=tf.int64.max, forests=forests)
+    places = tf.gather(plan.place, plan.rank)
+    columns = [parents.values, plan.level, plan.number, plan.rank, *tf.unstack(places, axis=1)]
+    return parents.with_values(tf.cast(tf.stack(columns, axis=1), tf.int32))
+
+
+def unpacked(
+    parents: tf.RaggedTensor, arity: int | None, slots: tf.Tensor | None, forests: bool
+) -> Schedule:
+    """The schedule that was packed; the arguments are those of `schedule`."""
+    where = tree_checks.places(parents)
+    local, level, number, rank, owner, slot = tf.unstack(parents.values, axis=1)
+    with tf.control_dependencies(tree_checks.schedule_of_this_batch(rank, number == 0, where)):
+        local = tf.identity(local)
+    # The schedule may have been made for forests.
+    with tf.control_dependencies(tree_checks.parents_in_their_tree(local, where, forests)):
+        rank = tf.identity(rank)
+    nodes = tf.shape(rank, tf.int64)
+    order = inverse(rank)
+    parent = tf.where(local < 0, nodes, local + where.start)
+    if slots is not None and arity is not None:
+        slot = slots_of(slots, arity, parent, where)
+    place = place_of(owner, slot, arity, number, where)
+    return ordered(order, rank, level, number, local < 0, tf.gather(place, order), where)
