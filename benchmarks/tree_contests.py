@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,18 @@ class Arena:
 
     def flat(self, cell: str, batches: Sequence[int]) -> Contest:
         """The file on batches of so many trees, against each other; seconds of a node."""
-        clocks: dict[str, Clock] = {}
-        for size in batches:
-            batch = sentences(size)
-            measure = clock(tree_models.in_onnxruntime(self.file(cell), [batch]))
-            clocks[f"{size} trees"] = partial(_of_a_node, measure, batch.nodes)
-        return self._contest("flat", cell, batches[-1], [batch], clocks, {})
+        forests = {f"{size} trees": sentences(size) for size in batches}
+        clocks = {
+            name: clock(tree_models.in_onnxruntime(self.file(cell), [forest]))
+            for name, forest in forests.items()
+        }
+        last = list(forests.values())[-1]
+        contest = self._contest("flat", cell, batches[-1], [last], clocks, {})
+        of_a_node = {
+            name: [taken / forests[name].nodes for taken in seconds]
+            for name, seconds in contest.seconds.items()
+        }
+        return replace(contest, seconds=of_a_node)
 
     def _admit(
         self,
@@ -189,10 +195,6 @@ def _counts(kind: str) -> dict[str, Callable[..., list[tree_limit.Product]]]:
 
 def _together(calls: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
     return lambda: [call() for call in calls]
-
-
-def _of_a_node(measure: Clock, nodes: int, calls: int) -> float:
-    return measure(calls) / nodes
 
 
 @dataclass(frozen=True)
