@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 import keras_blocks as kb
+from keras_blocks.ragged import to_padded
 
 EMBEDDED = 64
 HIDDEN = 96
@@ -61,9 +62,8 @@ class LogCounts(keras.layers.Layer):
 
     def call(self, nodes: tf.RaggedTensor) -> tf.Tensor:
         """Adds up the nodes of each tree."""
-        none = tf.zeros(tf.stack([nodes.nrows(), nodes.shape[-1]]), nodes.dtype)
-        trees = tf.expand_dims(nodes.value_rowids(), 1)
-        return tf.math.log(1 + tf.tensor_scatter_nd_add(none, trees, nodes.values))
+        padded, _ = to_padded(nodes)
+        return tf.math.log(1 + tf.reduce_sum(padded, axis=1))
 
     def compute_output_spec(self, nodes: Any) -> keras.KerasTensor:
         """A dense vector for each tree."""

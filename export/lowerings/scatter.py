@@ -1,6 +1,9 @@
 """Values put, added or compared into places of a tensor, as a tree's children reach their parent.
 
-onnxruntime adds no float16 on CPU, and ONNX knows sums since opset 16, maxima since 18.
+onnxruntime's ScatterND goes through its values in parallel, and where several reach one place it
+loses some of a sum or a maximum: with more than one thread, now and then. Its ScatterElements goes
+one by one, so every reduction is one of these. It adds no float16 on CPU, and ONNX knows sums since
+opset 16, maxima since 18.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _FORMS: dict[str, tuple[str | None, int]] = {
 
 @converts(*_FORMS)
 def convert_tensor_scatter(context: Any, node: Any, name: str, args: Any) -> None:
-    """ScatterND, with a reduction or none; float16 is reduced as float32."""
+    """ScatterND to put, ScatterElements to reduce; float16 is reduced as float32."""
     reduction, oldest = _FORMS[node.type]
     if context.opset < oldest:
         raise ExportError(
@@ -41,19 +44,45 @@ def convert_tensor_scatter(context: Any, node: Any, name: str, args: Any) -> Non
             return given
         return context.make_node("Cast", [given], attr={"to": to}).output[0]
 
-    attr = {} if reduction is None else {"reduction": reduction}
-    given = [data, cast(indices, TensorProto.INT64), updates]
-    if dtype != TensorProto.FLOAT16 or reduction is None:
+    indices = cast(indices, TensorProto.INT64)
+    if reduction is None:
         context.make_node(
-            "ScatterND", given, attr, outputs=outputs, name=name, shapes=shapes, dtypes=[dtype]
-        )
+            "ScatterND", [data, indices, updates], outputs=outputs, name=name,
+            shapes=shapes, dtypes=[dtype],
+        )  # fmt: skip
         return
-    single = TensorProto.FLOAT
-    given = [cast(data, single), given[1], cast(updates, single)]
-    result = context.make_node("ScatterND", given, attr, shapes=shapes, dtypes=[single]).output[0]
+    places = _element_places(context, indices, updates, name)
+    attr = {"axis": 0, "reduction": reduction}
+    summed = TensorProto.FLOAT if dtype == TensorProto.FLOAT16 else dtype
+    given = [cast(data, summed), places, cast(updates, summed)]
+    if summed == dtype:
+        context.make_node(
+            "ScatterElements", given, attr, outputs=outputs, name=name,
+            shapes=shapes, dtypes=[dtype],
+        )  # fmt: skip
+        return
+    result = context.make_node("ScatterElements", given, attr, shapes=shapes, dtypes=[summed])
     context.make_node(
-        "Cast", [result], {"to": dtype}, outputs=outputs, name=name, shapes=shapes, dtypes=[dtype]
-    )
+        "Cast", [result.output[0]], {"to": dtype}, outputs=outputs, name=name,
+        shapes=shapes, dtypes=[dtype],
+    )  # fmt: skip
+
+
+def _element_places(context: Any, indices: str, updates: str, name: str) -> str:
+    """The row of every element of the updates, from (values, 1) rows of the values."""
+    shape, rank = context.get_shape(indices), context.get_rank(updates)
+    if not shape or len(shape) != 2 or shape[-1] != 1 or rank is None:
+        raise ExportError(
+            f"node '{name}' reduces values into places of several axes, which onnxruntime does in "
+            f"parallel and not always right. Flatten these axes, and the places, into one before."
+        )
+    ones = [1] * (rank - 1)
+    column = context.make_const(f"{name}_column", np.array([-1, *ones], "int64")).output[0]
+    rows = context.make_node("Reshape", [indices, column]).output[0]
+    if rank == 1:
+        return rows
+    sizes = context.make_node("Shape", [updates]).output[0]
+    return context.make_node("Expand", [rows, sizes]).output[0]
 
 
 @converts("ScatterNd")
