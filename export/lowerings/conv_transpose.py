@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from onnx import TensorProto
-from tf2onnx import utils
 
+from keras_blocks.export.lowerings.building import constant
 from keras_blocks.export.lowerings.registry import converts
 
 
@@ -127,8 +126,7 @@ class _Builder:
 
     def constant(self, values: Sequence[int]) -> str:
         """Sizes that are known."""
-        array = np.array(values, dtype=np.int64)
-        return self.context.make_const(utils.make_name(self.name), array).output[0]
+        return constant(self.context, self.name, values)
 
     def _made(self, op_type: str, inputs: Sequence[str], attributes: Any, dtype: int) -> str:
         return self.context.make_node(op_type, list(inputs), attributes, dtypes=[dtype]).output[0]

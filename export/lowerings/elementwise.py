@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from onnx import TensorProto
 from tf2onnx import utils
 
+from keras_blocks.export.lowerings.building import cast, constant
 from keras_blocks.export.lowerings.registry import converts
 
 _COMPARISONS = {
@@ -38,7 +38,7 @@ def convert_comparison(context: Any, node: Any, name: str, args: Any) -> None:
     to = {"dtypes": [TensorProto.BOOL], "shapes": shapes}
     if context._is_subgraph and context.get_dtype(given[0]) == TensorProto.INT32:
         # tf2onnx counts the iterations of a loop in int64 and keeps int32 for the limit.
-        given = [_cast(context, x, TensorProto.INT64) for x in given]
+        given = [cast(context, x, TensorProto.INT64) for x in given]
     context.remove_node(name)
     if not negated:
         context.make_node(op_type, given, outputs=outputs, name=name, **to)
@@ -60,7 +60,7 @@ def convert_select(context: Any, node: Any, name: str, args: Any) -> None:
         )
         return
     wider = _WIDER[dtype]
-    given = [_cast(context, x, wider) for x in given]
+    given = [cast(context, x, wider) for x in given]
     chosen = context.make_node("Where", [condition, *given], shapes=shapes, dtypes=[wider])
     context.make_node(
         "Cast",
@@ -80,8 +80,8 @@ def convert_expm1(context: Any, node: Any, name: str, args: Any) -> None:
     to = {"shapes": node.output_shapes, "dtypes": node.output_dtypes}
     context.remove_node(name)
     numpy_type = utils.map_onnx_to_numpy_type(to["dtypes"][0])
-    half = context.make_const(utils.make_name(name), np.array(0.5, numpy_type)).output[0]
-    one = context.make_const(utils.make_name(name), np.array(1, numpy_type)).output[0]
+    half = constant(context, name, 0.5, numpy_type)
+    one = constant(context, name, 1, numpy_type)
     halved = context.make_node("Mul", [given, half], **to).output[0]
     tanh = context.make_node("Tanh", [halved], **to).output[0]
     exp = context.make_node("Exp", [given], **to).output[0]
@@ -92,7 +92,3 @@ def convert_expm1(context: Any, node: Any, name: str, args: Any) -> None:
 @converts("Log")
 def convert_log(context: Any, node: Any, name: str, args: Any) -> None:
     """ONNX's Log, which the node is already; tf2onnx refuses float16 and rounds float64."""
-
-
-def _cast(context: Any, tensor: str, dtype: int) -> str:
-    return context.make_node("Cast", [tensor], attr={"to": dtype}).output[0]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from tf2onnx import utils
 
+from keras_blocks.export.lowerings.building import constant
 from keras_blocks.export.lowerings.registry import converts
 
 
@@ -16,7 +16,6 @@ def convert_erfc(context: Any, node: Any, name: str, args: Any) -> None:
     given, output = node.input[0], node.output[0]
     shape, dtype = context.get_shape(output), context.get_dtype(output)
     context.remove_node(name)
-    one = np.ones((), utils.map_onnx_to_numpy_type(dtype))
-    one = context.make_const(utils.make_name(name), one).output[0]
+    one = constant(context, name, 1, utils.map_onnx_to_numpy_type(dtype))
     erf = context.make_node("Erf", [given], shapes=[shape], dtypes=[dtype]).output[0]
     context.make_node("Sub", [one, erf], outputs=[output], shapes=[shape], dtypes=[dtype])

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from tf2onnx import utils
 from tf2onnx.onnx_opset.nn import PoolOp
 
+from keras_blocks.export.lowerings.building import constant
 from keras_blocks.export.lowerings.registry import converts
 
 _OPS = {
@@ -44,20 +43,19 @@ def _trim(
     """n windows reach (n - 1) stride + width, with n = ceil(size / stride)."""
     given = node.input[0]
 
-    def constant(values: Sequence[int]) -> str:
-        array = np.array(values, dtype=np.int64)
-        return context.make_const(utils.make_name(node.name), array).output[0]
+    def sizes_of(values: Sequence[int]) -> str:
+        return constant(context, node.name, values)
 
     def apply(op_type: str, *inputs: str) -> str:
         return context.make_node(op_type, list(inputs)).output[0]
 
-    stride = constant(strides)
-    sizes = apply("Gather", apply("Shape", given), constant(axes))
-    before_last = apply("Div", apply("Sub", sizes, constant([1])), stride)
-    ends = apply("Add", apply("Mul", before_last, stride), constant(widths))
+    stride = sizes_of(strides)
+    sizes = apply("Gather", apply("Shape", given), sizes_of(axes))
+    before_last = apply("Div", apply("Sub", sizes, sizes_of([1])), stride)
+    ends = apply("Add", apply("Mul", before_last, stride), sizes_of(widths))
     trimmed = context.make_node(
         "Slice",
-        [given, constant([0] * len(axes)), ends, constant(axes)],
+        [given, sizes_of([0] * len(axes)), ends, sizes_of(axes)],
         shapes=[context.get_shape(given)],
         dtypes=[context.get_dtype(given)],
     )

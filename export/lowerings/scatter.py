@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.lowerings.building import cast, constant
 from keras_blocks.export.lowerings.registry import converts
 
 _FORMS: dict[str, tuple[str | None, int]] = {
     "TensorScatterUpdate": (None, 11),
     "TensorScatterAdd": ("add", 16),
+    "TensorScatterSub": ("add", 16),  # of what is subtracted, negated
     "TensorScatterMax": ("max", 18),
     "TensorScatterMin": ("min", 18),
 }
@@ -36,36 +37,23 @@ def convert_tensor_scatter(context: Any, node: Any, name: str, args: Any) -> Non
             f"opset {oldest}. Choose opset_version={oldest} or more."
         )
     (data, indices, updates), outputs = node.input, list(node.output)
-    shapes, (dtype,) = node.output_shapes, node.output_dtypes
+    to, (dtype,) = {"name": name, "shapes": node.output_shapes}, node.output_dtypes
     context.remove_node(name)
-
-    def cast(given: str, to: int) -> str:
-        if context.get_dtype(given) == to:
-            return given
-        return context.make_node("Cast", [given], attr={"to": to}).output[0]
-
-    indices = cast(indices, TensorProto.INT64)
-    if reduction is None:
-        context.make_node(
-            "ScatterND", [data, indices, updates], outputs=outputs, name=name,
-            shapes=shapes, dtypes=[dtype],
-        )  # fmt: skip
+    places = cast(context, indices, TensorProto.INT64)
+    op_type, attr, computed = "ScatterND", {}, dtype
+    if reduction is not None:
+        op_type, attr = "ScatterElements", {"axis": 0, "reduction": reduction}
+        places = _element_places(context, places, updates, name)
+        computed = TensorProto.FLOAT if dtype == TensorProto.FLOAT16 else dtype
+    updates = cast(context, updates, computed)
+    if node.type == "TensorScatterSub":
+        updates = context.make_node("Neg", [updates]).output[0]
+    given = [cast(context, data, computed), places, updates]
+    if computed == dtype:
+        context.make_node(op_type, given, attr, outputs=outputs, dtypes=[dtype], **to)
         return
-    places = _element_places(context, indices, updates, name)
-    attr = {"axis": 0, "reduction": reduction}
-    summed = TensorProto.FLOAT if dtype == TensorProto.FLOAT16 else dtype
-    given = [cast(data, summed), places, cast(updates, summed)]
-    if summed == dtype:
-        context.make_node(
-            "ScatterElements", given, attr, outputs=outputs, name=name,
-            shapes=shapes, dtypes=[dtype],
-        )  # fmt: skip
-        return
-    result = context.make_node("ScatterElements", given, attr, shapes=shapes, dtypes=[summed])
-    context.make_node(
-        "Cast", [result.output[0]], {"to": dtype}, outputs=outputs, name=name,
-        shapes=shapes, dtypes=[dtype],
-    )  # fmt: skip
+    result = context.make_node(op_type, given, attr, dtypes=[computed], shapes=to["shapes"])
+    context.make_node("Cast", result.output, {"to": dtype}, outputs=outputs, dtypes=[dtype], **to)
 
 
 def _element_places(context: Any, indices: str, updates: str, name: str) -> str:
@@ -77,7 +65,7 @@ def _element_places(context: Any, indices: str, updates: str, name: str) -> str:
             f"parallel and not always right. Flatten these axes, and the places, into one before."
         )
     ones = [1] * (rank - 1)
-    column = context.make_const(f"{name}_column", np.array([-1, *ones], "int64")).output[0]
+    column = constant(context, name, [-1, *ones])
     rows = context.make_node("Reshape", [indices, column]).output[0]
     if rank == 1:
         return rows
@@ -89,12 +77,10 @@ def _element_places(context: Any, indices: str, updates: str, name: str) -> str:
 def convert_scatter_nd(context: Any, node: Any, name: str, args: Any) -> None:
     """Values added onto zeros, which tf2onnx puts: of values for one place it keeps the last."""
     indices, updates, shape = node.input
-    sizes = context.make_node("Cast", [shape], attr={"to": TensorProto.INT64}).output[0]
-    dtype = tensor_dtype_to_np_dtype(context.get_dtype(updates))
-    zero = context.make_const(f"{name}_zero", np.zeros((), dtype))
-    zeros = context.make_node(
-        "Expand", [zero.output[0], sizes], dtypes=[context.get_dtype(updates)]
-    )
+    sizes = cast(context, shape, TensorProto.INT64)
+    dtype = context.get_dtype(updates)
+    zero = constant(context, name, 0, tensor_dtype_to_np_dtype(dtype))
+    zeros = context.make_node("Expand", [zero, sizes], dtypes=[dtype])
     node.type = "TensorScatterAdd"
     context.replace_inputs(node, [zeros.output[0], indices, updates])
     convert_tensor_scatter(context, node, name, args)

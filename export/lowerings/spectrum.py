@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from onnx import TensorProto
-from tf2onnx import utils
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.lowerings.building import cast, constant
 from keras_blocks.export.lowerings.registry import converts
 
 OLDEST_OPSET = 17
@@ -39,10 +38,10 @@ def convert_rfft(context: Any, node: Any, name: str, args: Any) -> None:
     dtype = context.get_dtype(given)
     axis = context.get_rank(given) - 1
     context.remove_node(name)
-    last = context.make_const(utils.make_name(name), np.array([-1], np.int64)).output[0]
+    last = constant(context, name, [-1])
     signal = context.make_node("Unsqueeze", [given, last], dtypes=[dtype]).output[0]
-    length = context.make_node("Cast", [lengths], attr={"to": TensorProto.INT64}).output[0]
-    none = context.make_const(utils.make_name(name), np.array([], np.int64)).output[0]
+    length = cast(context, lengths, TensorProto.INT64)
+    none = constant(context, name, [])
     length = context.make_node("Reshape", [length, none], dtypes=[TensorProto.INT64]).output[0]
     context.make_node(
         "DFT",
@@ -57,19 +56,17 @@ def convert_rfft(context: Any, node: Any, name: str, args: Any) -> None:
 @converts(*_PARTS)
 def convert_part(context: Any, node: Any, name: str, args: Any) -> None:
     """One of the two along the last axis."""
-    part = np.array(_PARTS[node.type], np.int64)
-    index = context.make_const(utils.make_name(name), part).output[0]
+    index = constant(context, name, _PARTS[node.type])
     _replace(context, node, "Gather", [node.input[0], index], axis=-1)
 
 
 @converts(_MAGNITUDE)
 def convert_magnitude(context: Any, node: Any, name: str, args: Any) -> None:
     """sqrt(real^2 + imaginary^2)."""
-    context_axes = np.array([-1], np.int64)
     if context.opset < 18:
         _replace(context, node, "ReduceL2", [node.input[0]], axes=[-1], keepdims=0)
         return
-    axes = context.make_const(utils.make_name(name), context_axes).output[0]
+    axes = constant(context, name, [-1])
     _replace(context, node, "ReduceL2", [node.input[0], axes], keepdims=0)
 
 
