@@ -7,7 +7,7 @@ import onnx
 import onnx.numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from keras_blocks.export.graphs import copied
+from keras_blocks.export.graphs import copied, set_all
 
 # Operations that cut weights into parts or join them. None of them makes much out of little.
 _REARRANGING = frozenset(
@@ -29,8 +29,7 @@ def fold_weights(graph: onnx.GraphProto, opset: int) -> None:
         for name, value in zip(node.output, _computed(node, weights, opset), strict=True):
             weights[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(value), name)
             graph.initializer.append(weights[name])
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_all(graph.node, kept)
 
 
 def _computed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -43,6 +43,12 @@ def read_instead(node: onnx.NodeProto, other: Mapping[str, str]) -> None:
                 part.input[:] = [other.get(name, name) for name in part.input]
             for value in inner.output:
                 value.name = other.get(value.name, value.name)
+
+
+def set_all(values: Any, wanted: Iterable[Any]) -> None:
+    """Gives a list within a message other contents, which must not come from the list itself."""
+    del values[:]
+    values.extend(wanted)
 
 
 def copied(message: Any) -> Any:

@@ -7,13 +7,17 @@ prepares none of them. And what the body computes from such tensors alone is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import onnx
 import onnx.helper
 
-from keras_blocks.export.graphs import copied, graphs_of, nested_graphs, read_instead, reads
+from keras_blocks.export.graphs import (
+    copied,
+    graphs_of,
+    nested_graphs,
+    read_instead,
+    reads,
+    set_all,
+)
 
 _SEQUENCE_OPS = ("SequenceConstruct", "SequenceInsert")
 # What stands before the states in the inputs of the node and of its body, and in its outputs.
@@ -32,7 +36,7 @@ def simplify_loops(graph: onnx.GraphProto) -> None:
                 nodes += _read_from_outside(outer, node)
                 nodes += _hoist(outer, node)
             nodes.append(node)
-        _set(outer.node, nodes)
+        set_all(outer.node, nodes)
     _type_sequences(graph)
 
 
@@ -77,7 +81,7 @@ def _hoist(outer: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]
             kept.append(part)
         else:
             moved.append(part)
-    _set(body.node, kept)
+    set_all(body.node, kept)
     return moved
 
 
@@ -101,8 +105,3 @@ def _type_sequences(graph: onnx.GraphProto) -> None:
 def _make_sequence(value: onnx.ValueInfoProto) -> None:
     element = copied(value.type)
     value.type.sequence_type.elem_type.CopyFrom(element)
-
-
-def _set(nodes: Any, wanted: Sequence[onnx.NodeProto]) -> None:
-    del nodes[:]
-    nodes.extend(wanted)

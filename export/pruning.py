@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx
 
-from keras_blocks.export.graphs import copied, nested_graphs, read_instead, reads
+from keras_blocks.export.graphs import copied, nested_graphs, read_instead, reads, set_all
 from keras_blocks.export.naming import content, plain_name
 
 # What is random differs, and what is filled with one value is cheap to make, and may be there to be
@@ -42,8 +42,7 @@ def _order_nodes(graph: onnx.GraphProto) -> None:
             stack.append((name, True))
             stack += [(source, False) for source in reversed(list(reads(node)))]
     nodes = [copied(node) for node in ordered.values()]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_all(graph.node, nodes)
 
 
 def _merge_equal_nodes(graph: onnx.GraphProto) -> None:
@@ -60,8 +59,7 @@ def _merge_equal_nodes(graph: onnx.GraphProto) -> None:
             kept.append(copied(node))
         else:
             same.update(zip(node.output, equal.output, strict=True))
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_all(graph.node, kept)
 
 
 def _merge_equal_weights(graph: onnx.GraphProto) -> None:
@@ -82,8 +80,7 @@ def _order_weights(graph: onnx.GraphProto) -> None:
     read = [name for node in graph.node for name in reads(node)]
     read += [value.name for value in graph.output]
     kept = [copied(weights[name]) for name in dict.fromkeys(read) if name in weights]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_all(graph.initializer, kept)
 
 
 def _computation(node: onnx.NodeProto) -> bytes:

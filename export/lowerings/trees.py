@@ -66,7 +66,7 @@ class OnnxOps(Ops):
 
 
 class _Sequence:
-    """A pile that is an ONNX sequence; its stand-ins call it a tensor until `typed_sequences`."""
+    """A pile that is an ONNX sequence; a stand-in calls it a tensor, which `export.loops` mends."""
 
     def __init__(self, row: Any, dtype: Any):
         self.shape = tf.TensorShape([None, *row])
