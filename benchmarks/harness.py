@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.metadata
 import json
@@ -63,18 +64,31 @@ def race(ours: Callable[[], Any], peer: Callable[[], Any], runs: int = RUNS) -> 
             function()
     quickest = min(seconds(function, 1) for function in contestants)
     calls = max(1, round(SHORTEST_RUN / max(quickest, 1e-9)))
-    taken: tuple[list[float], list[float]] = ([], [])
+    clocks = [functools.partial(seconds, function, calls) for function in contestants]
+    taken = in_turns(clocks, runs)
+    pairs = Timing.of([a / b for a, b in zip(*taken, strict=True)])
+    first, second = map(Timing.of, taken)
+    return Race(first, second, pairs.median, (pairs.low, pairs.high), runs, calls)
+
+
+def in_turns(clocks: Sequence[Callable[[], float]], runs: int) -> list[list[float]]:
+    """What each clock says in each round; the rounds begin with each in turn.
+
+    When all have begun once, the others follow backwards, so that none always follows the same.
+    """
+    taken: list[list[float]] = [[] for _ in clocks]
+    places = list(range(len(clocks)))
     gc.collect()
     gc.disable()
     try:
         for turn in range(runs):
-            for place in (0, 1) if turn % 2 == 0 else (1, 0):
-                taken[place].append(seconds(contestants[place], calls))
+            cycle, start = divmod(turn, len(clocks))
+            others = places[start + 1 :] + places[:start]
+            for place in [start, *(others if cycle % 2 == 0 else reversed(others))]:
+                taken[place].append(clocks[place]())
     finally:
         gc.enable()
-    pairs = Timing.of([a / b for a, b in zip(*taken, strict=True)])
-    first, second = map(Timing.of, taken)
-    return Race(first, second, pairs.median, (pairs.low, pairs.high), runs, calls)
+    return taken
 
 
 def seconds(function: Callable[[], Any], calls: int) -> float:

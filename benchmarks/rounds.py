@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import SHORTEST_RUN, WARM_UPS, Timing, seconds
+from harness import SHORTEST_RUN, WARM_UPS, Timing, in_turns, seconds
 
 FEWEST_ROUNDS = 7
 # A contest that would take longer than this many seconds has fewer rounds.
@@ -23,29 +23,15 @@ def clock(function: Callable[[], Any]) -> Clock:
 
 
 def rounds(clocks: Mapping[str, Clock], runs: int) -> dict[str, list[float]]:
-    """The seconds of a call of each, a figure for each round.
-
-    Each round starts with the next one, and every other round goes backwards.
-    """
+    """The seconds of a call of each, a figure for each round; see `in_turns`."""
     calls, expected = {}, 0.0
     for name, measure in clocks.items():
         quickest = min(_warm_ups(measure))
         calls[name] = max(1, round(SHORTEST_RUN / max(quickest, 1e-9)))
         expected += calls[name] * quickest
     runs = min(runs, max(FEWEST_ROUNDS, int(LONGEST_CONTEST / expected)))
-    taken: dict[str, list[float]] = {name: [] for name in clocks}
-    names = list(clocks)
-    gc.collect()
-    gc.disable()
-    try:
-        for turn in range(runs):
-            start = turn % len(names)
-            order = names[start:] + names[:start]
-            for name in order if turn % 2 == 0 else reversed(order):
-                taken[name].append(clocks[name](calls[name]))
-    finally:
-        gc.enable()
-    return taken
+    ready = [functools.partial(measure, calls[name]) for name, measure in clocks.items()]
+    return dict(zip(clocks, in_turns(ready, runs), strict=True))
 
 
 def _warm_ups(measure: Clock) -> Iterator[float]:

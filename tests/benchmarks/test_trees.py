@@ -61,6 +61,21 @@ def test_fit_does_the_steps_that_it_is_given_and_no_more():
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
+def test_of_two_contestants_each_begins_every_other_round():
+    calls = []
+
+    def clock(name):
+        def measure(count):
+            calls.append(name)
+            return 1.0
+
+        return measure
+
+    rounds.rounds({name: clock(name) for name in "ab"}, runs=8)
+    first = calls[2 * rounds.WARM_UPS :: 2]
+    assert first.count("a") == first.count("b") == 4
+
+
 def test_every_contestant_has_a_turn_in_each_round_and_begins_some():
     calls = []
 
