@@ -55,8 +55,7 @@ class _TreeLSTMCell(GatedTreeCell):
     def opened(self, gates: Gates, kept: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """The states h, c from the gates i, o, c before their nonlinearity."""
         if len(gates) == 1:
-            width = [2 * self.units, self.units]
-            kept = tf.zeros_like(tf.split(gates[0], width, axis=-1)[1]) if kept is None else kept
+            kept = tf.zeros_like(gates[0][:, : self.units]) if kept is None else kept
             return pointwise.memory_and_output(gates[0], kept)
         let_in, let_out, proposal = gates
         memory = tf.sigmoid(let_in) * tf.tanh(proposal)

@@ -58,12 +58,18 @@ def same_rows(others: dict[str, tf.RaggedTensor], parents: tf.RaggedTensor) -> l
 
 
 def a_row_for_each_leaf(
-    features: tf.RaggedTensor, parents: tf.RaggedTensor, children: tf.Tensor
+    features: tf.RaggedTensor, row: tf.Tensor, children: tf.Tensor, trees: tf.Tensor
 ) -> list[tf.Operation]:
-    """Each tree has as many rows of features as leaves, which are nodes with 0 `children`."""
+    """Each tree has as many rows of features as leaves.
+
+    Args:
+        features: ragged (batch, None, size).
+        row: (nodes,) the tree of each node.
+        children: (nodes,) how many each node has; leaves have none.
+        trees: () how many trees there are.
+    """
     is_leaf = tf.cast(children == 0, tf.int64)
-    leaves = tf.math.segment_sum(is_leaf, parents.value_rowids())
-    leaves = tf.concat([leaves, tf.zeros(parents.nrows() - tf.size(leaves, tf.int64), tf.int64)], 0)
+    leaves = tf.math.unsorted_segment_sum(is_leaf, row, trees)
     return _same_lengths(features.row_lengths(), leaves, tree_validity.UNEQUAL_LEAVES, "features")
 
 
@@ -166,9 +172,9 @@ def slots_apart(
 
 def known_labels(labels: tf.Tensor, known: int, parents: tf.RaggedTensor) -> list[tf.Operation]:
     """Every label of an edge is one that the cell knows."""
-    where = places(parents)
 
     def blanks(i: tf.Tensor) -> list[tf.Tensor]:
+        where = places(parents)
         node = [tf.gather(where.index, i), tf.gather(where.row, i)]
         return [*node, tf.gather(labels, i), tf.constant(known)]
 

@@ -7,45 +7,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.tree_cell import FEW_SLOTS, Children, TreeCell, state_sizes
-from keras_blocks.mechanisms.tree_features import NodeFeatures
+from keras_blocks.mechanisms.tree_cell import FEW_SLOTS, Children
 from keras_blocks.mechanisms.tree_gradient import DeferredGradients
-from keras_blocks.mechanisms.tree_levels import Nowhere, Slices, Span, Stack
-from keras_blocks.mechanisms.tree_messages import Combination, LateTable
+from keras_blocks.mechanisms.tree_levels import Nowhere, Span
+from keras_blocks.mechanisms.tree_messages import LateTable
 from keras_blocks.mechanisms.tree_ops import computed_with, ops
-from keras_blocks.mechanisms.tree_schedule import Schedule
-
-States = tuple[tf.Tensor, ...]
+from keras_blocks.mechanisms.tree_pass import Pass, States, as_states
 
 
-class Climb:
-    """One way up a batch of trees.
+class Climb(Pass):
+    """One way up a batch of trees."""
 
-    Args:
-        cell: what is applied to each level.
-        features: those of the nodes.
-        plan: the order of the nodes.
-        edges: int64 (nodes,) the labels of the edges above them in the order of the plan, or None.
-        kept: (nodes, state size) in the order of the plan, what is kept of each node's first state
-            on its way to the parent, or None: all of it.
-        training: bool, whether the gradient will be asked for: then levels are kept in lists.
-    """
-
-    def __init__(
-        self,
-        cell: TreeCell,
-        features: NodeFeatures,
-        plan: Schedule,
-        edges: tf.Tensor | None,
-        kept: tf.Tensor | None,
-        training: bool,
-    ):
-        self.cell, self.plan, self.training = cell, plan, training
-        self.combination = Combination(cell.combine, cell.arity)
-        self.edges, self.kept = edges, kept
-        self.sizes = state_sizes(cell)
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        cell, features, plan = self.cell, self.features, self.plan
         adds_once = "adds_once" in vars(type(cell))
-        self.ops = DeferredGradients(plan) if training and adds_once else ops()
+        self.ops = DeferredGradients(plan) if self.training and adds_once else ops()
         self.leaves = as_states(cell.leaves(features.of_leaves()))
         # One row more than there are inner nodes: what leaves that are roots send goes there.
         rows = Span(tf.zeros_like(plan.inner), plan.inner + 1).of(plan.order)
@@ -86,7 +63,7 @@ class Climb:
 
     def _climbed(self, all_nodes: bool) -> tf.Tensor:
         """The vectors of roots with children, or of all inner nodes, the deepest level first."""
-        kind, counts = (Stack if self.training else Slices), self.plan.counts[: self.plan.levels]
+        kind, counts = self.taken_as, self.plan.counts[: self.plan.levels]
         taken: list[Any] = [kind(values, counts) for values in self.inputs]
         if self.cell.arity is not None and self.cell.arity > FEW_SLOTS:
             taken += [
@@ -140,12 +117,5 @@ class Climb:
 
     def _children(self, states: States, places: tf.Tensor, rows: Span) -> Children:
         """The children that stand in these rows of the plan."""
-        if self.kept is not None:
-            states = (states[0] * rows.of(self.kept), *states[1:])
         owner = places if self.cell.arity is None else places[:, :1]
-        return Children(states, owner, None if self.edges is None else rows.of(self.edges))
-
-
-def as_states(outputs: Any) -> States:
-    """The states that a cell gave, as a tuple also where there is one."""
-    return tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+        return Children(self.underway(states, rows), owner, self.edges_of(rows))

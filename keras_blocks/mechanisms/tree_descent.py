@@ -7,34 +7,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.tree_cell import Children, TreeCell, state_sizes
-from keras_blocks.mechanisms.tree_climb import States, as_states
-from keras_blocks.mechanisms.tree_features import NodeFeatures
-from keras_blocks.mechanisms.tree_levels import Slices, Span, Stack
-from keras_blocks.mechanisms.tree_messages import Combination
+from keras_blocks.mechanisms.tree_cell import Children
+from keras_blocks.mechanisms.tree_levels import Span
 from keras_blocks.mechanisms.tree_ops import ops
-from keras_blocks.mechanisms.tree_schedule import Schedule
+from keras_blocks.mechanisms.tree_pass import Pass, States, as_states
 
 
-class Descent:
-    """One way down a batch of trees: the arguments are those of `Climb`.
+class Descent(Pass):
+    """One way down a batch of trees.
 
     The parent stands where a lone child would: for the cell a root is a leaf, and every other node
     has one child. Leaves, below which nothing hangs, are done once, after the loop.
     """
-
-    def __init__(
-        self,
-        cell: TreeCell,
-        features: NodeFeatures,
-        plan: Schedule,
-        edges: tf.Tensor | None,
-        kept: tf.Tensor | None,
-        training: bool,
-    ):
-        self.cell, self.features, self.plan, self.training = cell, features, plan, training
-        self.combination = Combination(cell.combine, cell.arity)
-        self.edges, self.kept = edges, kept
 
     def nodes(self) -> tf.Tensor:
         """(all nodes, units): the vector of each node, as given."""
@@ -72,12 +56,11 @@ class Descent:
         below = Span(nothing, plan.inner - roots).of(order)
         inputs = self.features.prepared(self.cell, below)
         counts = tf.reverse(plan.counts[1 : tf.maximum(plan.levels, 1)], [0])
-        kind = Stack if self.training else Slices
-        taken = [kind(values, counts) for values in keras.tree.flatten(inputs)]
+        taken = [self.taken_as(values, counts) for values in keras.tree.flatten(inputs)]
         return self._loop(states, roots, inputs, taken)
 
     def _loop(self, states: States, roots: tf.Tensor, form: Any, taken: Any) -> States:
-        plan, sizes = self.plan, state_sizes(self.cell)
+        plan, sizes = self.plan, self.sizes
         counts = tf.expand_dims(plan.counts, 1)
         piles = [ops().pile([size], states[0].dtype) for size in sizes]
 
@@ -110,11 +93,9 @@ class Descent:
         """The states of the nodes in these rows of the plan, from those their places point to."""
         parents = rows.of(self.plan.place)[:, :1]
         states = tuple(tf.gather_nd(state, parents) for state in states)
-        if self.kept is not None:
-            states = (states[0] * rows.of(self.kept), *states[1:])
         owner = tf.expand_dims(tf.range(tf.shape(parents, tf.int64)[0]), 1)
-        edges = None if self.edges is None else rows.of(self.edges)
-        messages = self.cell.message(inputs, Children(states, owner, edges))
+        children = Children(self.underway(states, rows), owner, self.edges_of(rows))
+        messages = self.cell.message(inputs, children)
         return as_states(self.cell(inputs, children=self.combination.of_one(messages)))
 
     def _leaves(self, inner: States) -> tf.Tensor:

@@ -59,7 +59,8 @@ class TreeInputs:
                 self.edges = tf.gather(labels, self.plan.order)
         self.features = features.values
         if on_leaves:
-            checks = tree_checks.a_row_for_each_leaf(features, parents, self.plan.number)
+            plan, trees = self.plan, parents.nrows()
+            checks = tree_checks.a_row_for_each_leaf(features, plan.row, plan.number, trees)
             with tf.control_dependencies(checks):
                 self.features = tf.identity(self.features)
 
@@ -73,18 +74,16 @@ class TreeInputs:
 
 def given_inputs(inputs: Any, what: str, cell: TreeCell) -> Any:
     """The inputs themselves, if they are as many as the cell takes."""
-    takes_edges = cell.edge_labels is not None or cell.arity is not None
-    counts = [2, 3] if cell.arity is not None else [3 if takes_edges else 2]
-    if isinstance(inputs, list | tuple) and len(inputs) in counts:
+    counts = [2, 3] if cell.arity is not None else [2 if cell.edge_labels is None else 3]
+    given = len(inputs) if isinstance(inputs, list | tuple) else 0
+    if given in counts:
         return inputs
     expected = " or ".join(f"[{', '.join(_NAMES[:count])}]" for count in counts)
-    hint = ""
-    if isinstance(inputs, list | tuple) and len(inputs) == 3:
-        hint = (
-            f" {type(cell).__name__} takes no edges: give a cell with `edge_labels` or an `arity`."
-        )
-    elif isinstance(inputs, list | tuple) and len(inputs) == 2:
-        hint = f" {type(cell).__name__} has edge_labels={cell.edge_labels}, and needs the labels."
+    hints = {
+        2: f" {type(cell).__name__} has edge_labels={cell.edge_labels}, and needs the labels.",
+        3: f" {type(cell).__name__} takes no edges: give a cell with `edge_labels` or an `arity`.",
+    }
+    hint = hints.get(given, "")
     raise ValueError(
         f"TreeRecursive: expected a list of {what}, {expected}. Received: {inputs!r}.{hint}"
     )

@@ -8,6 +8,7 @@ from keras_blocks.mechanisms import tree_checks
 from keras_blocks.mechanisms.tree_schedule import (
     Schedule,
     inverse,
+    levels_of,
     ordered,
     place_of,
     schedule,
@@ -44,5 +45,6 @@ def unpacked(
     parent = tf.where(local < 0, nodes, local + where.start)
     if slots is not None and arity is not None:
         slot = slots_of(slots, arity, parent, where)
+    levels = levels_of(level, number)
     place = place_of(owner, slot, arity, number, where)
-    return ordered(order, rank, level, number, local < 0, tf.gather(place, order), where)
+    return ordered(order, rank, level, number, local < 0, tf.gather(place, order), where, levels)

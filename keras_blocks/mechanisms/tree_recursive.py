@@ -168,16 +168,14 @@ class TreeRecursive(Lifting):
             )
         plan = trees.plan
         features = NodeFeatures(trees.features, plan, on_leaves)
-        passes = self._kept(trees, plan, training), training
+        batch = features, plan, trees.edges, self._kept(trees, plan, training), training
         if not self.return_nodes:
-            batch = tf.shape(trees.row_splits, tf.int64) - 1
-            return Climb(self.cell, features, plan, trees.edges, *passes).roots(batch)
-        if self.direction == "down":
-            vectors = Descent(self.cell, features, plan, trees.edges, *passes).nodes()
-        else:
-            vectors = Climb(self.cell, features, plan, trees.edges, *passes).nodes()
+            number = tf.shape(trees.row_splits, tf.int64) - 1
+            return Climb(self.cell, *batch).roots(number)
+        first = Descent if self.direction == "down" else Climb
+        vectors = first(self.cell, *batch).nodes()
         if self.down_cell is not None:
-            down = Descent(self.down_cell, features, plan, trees.edges, *passes).nodes()
+            down = Descent(self.down_cell, *batch).nodes()
             vectors = _MERGES[self.merge_mode](vectors, down)
         return trees.as_given(vectors)
 

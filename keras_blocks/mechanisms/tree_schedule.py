@@ -96,16 +96,15 @@ def schedule(
     is_inner = number > 0
     order = ops().order(tf.where(is_inner, level, nodes))
     rank = inverse(order)
-    starts = tf.cumsum(_level_counts(level, is_inner), exclusive=True)
-    inner = tf.reduce_sum(tf.cast(is_inner, tf.int64), keepdims=True)
-    owner = tf.gather(tf.concat([rank, inner], axis=0), parent)
+    levels = levels_of(level, number)
+    owner = tf.gather(tf.concat([rank, levels.inner], axis=0), parent)
     # The parent's level starts there; the whole of the inner nodes starts at 0.
-    above = tf.gather(starts, tf.maximum(level - 1, 0))
+    above = tf.gather(tf.squeeze(levels.starts, 1), tf.maximum(level - 1, 0))
     owner = tf.where(is_inner, owner - above, owner)
     if arity is not None:
         slots = _slots(parent, number) if slots is None else slots_of(slots, arity, parent, where)
     place = place_of(owner, slots, arity, number, where)
-    return ordered(order, rank, level, number, is_root, tf.gather(place, order), where)
+    return ordered(order, rank, level, number, is_root, tf.gather(place, order), where, levels)
 
 
 def place_of(
@@ -125,6 +124,27 @@ def slots_of(given: tf.Tensor, arity: int, parent: tf.Tensor, where: Places) -> 
         return tf.identity(slots)
 
 
+class Levels(NamedTuple):
+    """How many inner nodes there are, and where: the fields of `Schedule` of these names."""
+
+    inner: tf.Tensor
+    levels: tf.Tensor
+    counts: tf.Tensor
+    starts: tf.Tensor
+
+
+def levels_of(level: tf.Tensor, number: tf.Tensor) -> Levels:
+    """The levels of nodes of which the depth and the number of children is known."""
+    is_inner = tf.cast(number > 0, tf.int64)
+    counts = _add_at(tf.zeros_like(level), level, is_inner)
+    return Levels(
+        inner=tf.reduce_sum(is_inner, keepdims=True),
+        levels=tf.reduce_sum(tf.cast(counts > 0, tf.int64)),
+        counts=counts,
+        starts=tf.expand_dims(tf.cumsum(counts, exclusive=True), 1),
+    )
+
+
 def ordered(
     order: tf.Tensor,
     rank: tf.Tensor,
@@ -133,29 +153,20 @@ def ordered(
     is_root: tf.Tensor,
     place: tf.Tensor,
     where: Places,
+    levels: Levels,
 ) -> Schedule:
     """The schedule of nodes whose order is known; `place` stands in it, the others as given."""
-    is_inner = number > 0
-    counts = _level_counts(level, is_inner)
     return Schedule(
         nodes=tf.shape(order, tf.int64),
         order=order,
         rank=rank,
         level=level,
-        inner=tf.reduce_sum(tf.cast(is_inner, tf.int64), keepdims=True),
-        levels=tf.reduce_sum(tf.cast(counts > 0, tf.int64)),
-        counts=counts,
-        starts=tf.expand_dims(tf.cumsum(counts, exclusive=True), 1),
         place=place,
         number=number,
         row=where.row,
         is_root=is_root,
+        **levels._asdict(),
     )
-
-
-def _level_counts(level: tf.Tensor, is_inner: tf.Tensor) -> tf.Tensor:
-    """(nodes,) how many inner nodes each level has."""
-    return _add_at(tf.zeros_like(level), level, tf.cast(is_inner, tf.int64))
 
 
 def _steps_to_the_end(parent: tf.Tensor, nodes: tf.Tensor, where: Places) -> tf.Tensor:
