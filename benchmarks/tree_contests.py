@@ -20,6 +20,8 @@ from tree_samples import Forest, chains, functions, sentences, wide
 OURS, IN_TENSORFLOW, ALL_NODES = "ours", "ours in TensorFlow", "ours, all nodes"
 LIMIT, BY_LEVEL, ALL_GATES = "limit", "limit by level", "all gates"
 WITH_FEATURES = "limit with features"
+PREPARES = " prepares"
+"""Behind a peer's name: the time that it takes to bring new trees into the form of its model."""
 # A batch of one tree is measured over so many, one after another.
 SINGLE = 25
 BATCHES = (1, 8, 25, 64, 256, 1024)
@@ -161,6 +163,8 @@ class Arena:
                 continue
             np.testing.assert_allclose(roots, expected, **SAME, err_msg=worker.name)
             clocks[worker.name] = worker
+            if not training:
+                clocks[worker.name + PREPARES] = partial(worker, task="prepare")
         return absent
 
     def _contest(

@@ -105,9 +105,9 @@ class Worker:
         self._ask(do="load", path=str(path), cell=cell, training=training)
         return np.load(f"{path}.roots.npy")
 
-    def __call__(self, calls: int) -> float:
-        """The seconds of a call."""
-        return self._ask(do="run", calls=calls)["seconds"]
+    def __call__(self, calls: int, task: str = "step") -> float:
+        """The seconds of a call: a step of the model, or what it takes to "prepare" the batches."""
+        return self._ask(do="run", task=task, calls=calls)["seconds"]
 
     def close(self) -> None:
         """Ends the process."""

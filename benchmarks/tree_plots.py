@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("agg")  # Files only: there may be no screen.
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from tree_contests import ALL_GATES, BY_LEVEL, LIMIT, OURS, WITH_FEATURES, Contest
+from tree_contests import ALL_GATES, BY_LEVEL, LIMIT, OURS, PREPARES, WITH_FEATURES, Contest
 from tree_memory import Memory
 from tree_report import cost
 
@@ -30,7 +30,8 @@ def plot(contests: Sequence[Contest], memories: Sequence[Memory], path: Path) ->
     """Draws what there is; both axes are logarithmic."""
     figure, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     drawn = [c for c in contests if (c.kind, c.cell) in PANELS]
-    names = dict.fromkeys(n for c in drawn for n in c.seconds if n not in UNDRAWN)
+    measured = dict.fromkeys(name for c in drawn for name in c.seconds)
+    names = [n for n in measured if n not in UNDRAWN and not n.endswith(PREPARES)]
     colours = {name: COLOURS.get(name, OTHERS[at % len(OTHERS)]) for at, name in enumerate(names)}
     for axis, ((kind, cell), (title, label)) in zip(axes.flat, PANELS.items(), strict=False):
         drawn = [c for c in contests if (c.kind, c.cell) == (kind, cell)]

@@ -33,11 +33,22 @@ def simplify_loops(graph: onnx.GraphProto) -> None:
         nodes = []
         for node in [copied(node) for node in outer.node]:
             if node.op_type == "Loop":
+                _say_scalars(node)
                 nodes += _read_from_outside(outer, node)
                 nodes += _hoist(outer, node)
             nodes.append(node)
         set_all(outer.node, nodes)
     _type_sequences(graph)
+
+
+def _say_scalars(node: onnx.NodeProto) -> None:
+    """Says of the round and the condition that they are scalars.
+
+    tf2onnx forgets it where a branch stands in the body, and onnxruntime refuses the loop then.
+    """
+    (body,) = graphs_of(node)
+    for value in body.input[:_BODY_INPUTS]:
+        value.type.tensor_type.shape.SetInParent()
 
 
 def _read_from_outside(outer: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -43,7 +43,7 @@ class Desk:
     def __init__(self, peer: str):
         self.module: Any = None
         self.name = peer
-        self.call: Any = None
+        self.tasks: dict[str, Any] = {}
 
     def hello(self) -> dict[str, Any]:
         """Imports the peer: the versions, and the cells that it has."""
@@ -53,7 +53,7 @@ class Desk:
 
     def load(self, path: str, cell: str, training: bool) -> dict[str, Any]:
         """Makes the model and its batches; saves the roots, which must be the same as ours."""
-        self.call = None
+        self.tasks = {}
         gc.collect()
         stored = dict(np.load(path))
         batches = [Batch(stored, place) for place in range(int(stored["batches"]))]
@@ -63,20 +63,22 @@ class Desk:
             if name.startswith("weight ")
         }
         model = self.module.Model(cell, weights)
-        start = time.perf_counter()
         ready = [model.prepare(batch) for batch in batches]
-        prepared = time.perf_counter() - start
         roots = np.concatenate([np.asarray(model.roots(batch)) for batch in ready])
         np.save(path + ".roots.npy", roots)
         step = model.learn if training else model.infer
-        self.call = lambda: [step(batch) for batch in ready]
-        return {"prepared": prepared}
+        self.tasks = {
+            "step": lambda: [step(batch) for batch in ready],
+            "prepare": lambda: [model.prepare(batch) for batch in batches],
+        }
+        return {}
 
-    def run(self, calls: int) -> dict[str, float]:
-        """The seconds of a call."""
+    def run(self, task: str, calls: int) -> dict[str, float]:
+        """The seconds of a call: a "step" of the model, or to "prepare" the batches for it."""
+        call = self.tasks[task]
         start = time.perf_counter()
         for _ in range(calls):
-            self.call()
+            call()
         return {"seconds": (time.perf_counter() - start) / calls}
 
 

@@ -10,6 +10,7 @@ import keras_blocks as kb
 from keras_blocks.errors import ExportError
 from keras_blocks.export.hooks import Call
 from keras_blocks.export.lowerings.registry import lowers
+from keras_blocks.export.lowerings.tree_slots import InFewSlots
 from keras_blocks.export.standins import onnx_node
 from keras_blocks.mechanisms.tree_ops import Ops, computed_with
 
@@ -43,6 +44,7 @@ class OnnxOps(Ops):
     """The operations as ONNX nodes."""
 
     gates_apart = True
+    combination = InFewSlots
 
     def pile(self, row: Any, dtype: Any) -> Any:
         """An ONNX sequence, which costs no copy of what is in it."""
@@ -54,10 +56,6 @@ class OnnxOps(Ops):
             return super().product(vectors, kernel, added)
         spec = tf.TensorSpec([vectors.shape[0], kernel.shape[1]], vectors.dtype)
         return onnx_node("Gemm", [vectors, kernel, added], [spec])[0]
-
-    def put(self, table: tf.Tensor, places: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """A ScatterND without a sum."""
-        return tf.tensor_scatter_nd_update(table, places, rows)
 
     def order(self, keys: tf.Tensor) -> tf.Tensor:
         """A TopK of integers, which tf2onnx would make floats."""

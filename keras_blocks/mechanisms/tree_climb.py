@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_cell import FEW_SLOTS, Children
 from keras_blocks.mechanisms.tree_gradient import DeferredGradients
+from keras_blocks.mechanisms.tree_late_table import LateTable
 from keras_blocks.mechanisms.tree_levels import Nowhere, Span
-from keras_blocks.mechanisms.tree_messages import LateTable
 from keras_blocks.mechanisms.tree_ops import computed_with, ops
 from keras_blocks.mechanisms.tree_pass import Pass, States, as_states
 
@@ -28,14 +28,9 @@ class Climb(Pass):
         rows = Span(tf.zeros_like(plan.inner), plan.inner + 1).of(plan.order)
         with computed_with(self.ops):
             inputs = features.prepared(cell, rows)
-        self.places = plan.leaves.of(plan.place)
-        messages = cell.message(inputs, self._children(self.leaves, self.places, plan.leaves))
+        self.owner = plan.place[:, :1]
+        messages = cell.message(inputs, self._children(self.leaves, plan.leaves))
         self.form = inputs, messages
-        self.inputs, self.messages = keras.tree.flatten(inputs), keras.tree.flatten(messages)
-        self.number = None
-        if cell.arity is None and cell.combine == "mean":
-            number = tf.expand_dims(tf.gather(plan.number, rows), 1)
-            self.number = tf.cast(number, self.leaves[0].dtype)
 
     def roots(self, batch: tf.Tensor) -> tf.Tensor:
         """(batch, units): the vector of each root, zeros for a tree without nodes.
@@ -63,16 +58,14 @@ class Climb(Pass):
 
     def _climbed(self, all_nodes: bool) -> tf.Tensor:
         """The vectors of roots with children, or of all inner nodes, the deepest level first."""
+        inputs, messages = self.form
         kind, counts = self.taken_as, self.plan.counts[: self.plan.levels]
-        taken: list[Any] = [kind(values, counts) for values in self.inputs]
+        taken: list[Any] = [kind(values, counts) for values in keras.tree.flatten(inputs)]
         if self.cell.arity is not None and self.cell.arity > FEW_SLOTS:
-            taken += [
-                LateTable(kind, self.combination, self.places, part, self.plan)
-                for part in self.messages
-            ]
+            parts = keras.tree.flatten(messages)
+            taken += [LateTable(kind, self.combination, part, self.plan) for part in parts]
         else:
-            tables = self.combination.tables(self.plan.inner + 1, self.places, self.messages)
-            taken += [kind(table, counts) for table in tables]
+            taken += self.combination.taken(kind, messages)
         roots, nodes = self._loop(taken, all_nodes)
         return nodes if all_nodes else roots
 
@@ -106,16 +99,13 @@ class Climb(Pass):
     def _level(self, values: Any, states: States, rows: Span, below: Span) -> States:
         """The states of the nodes in `rows` from those of the inner nodes `below` them."""
         form, sent = self.form
-        parts = len(self.inputs)
+        parts = len(keras.tree.flatten(form))
         inputs, tables = keras.tree.pack_sequence_as(form, values[:parts]), values[parts:]
-        places = below.of(self.plan.place)
-        messages = self.cell.message(inputs, self._children(states, places, below))
-        tables = self.combination.add(tables, places, messages)
-        number = None if self.number is None else rows.of(self.number)
-        children = self.combination.read(tables, sent, number)
+        messages = self.cell.message(inputs, self._children(states, below))
+        tables = self.combination.add(tables, below, messages)
+        children = self.combination.read(tables, rows, sent)
         return as_states(self.cell(inputs, children=children))
 
-    def _children(self, states: States, places: tf.Tensor, rows: Span) -> Children:
+    def _children(self, states: States, rows: Span) -> Children:
         """The children that stand in these rows of the plan."""
-        owner = places if self.cell.arity is None else places[:, :1]
-        return Children(self.underway(states, rows), owner, self.edges_of(rows))
+        return Children(self.underway(states, rows), rows.of(self.owner), self.edges_of(rows))

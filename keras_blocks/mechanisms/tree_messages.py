@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_levels import Span
-from keras_blocks.mechanisms.tree_ops import ops
-from keras_blocks.mechanisms.tree_schedule import Schedule
+
+if TYPE_CHECKING:
+    from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
 class Combination:
@@ -22,42 +23,70 @@ class Combination:
     Args:
         kind: "sum", "mean" or "max".
         arity: int, or None; with it nothing is combined.
+        plan: the order of the nodes.
     """
 
-    def __init__(self, kind: str, arity: int | None):
-        self.kind, self.arity = kind, arity
+    in_slots = False
+    """Whether children must have slots also where nothing but their sum is asked for."""
 
-    def tables(self, nodes: tf.Tensor, places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
-        """The tables of so many nodes, with these messages in them.
+    def __init__(self, kind: str, arity: int | None, plan: Schedule):
+        self.kind, self.arity, self.plan = kind, arity, plan
+        self.places = plan.place
+        self.number: tf.Tensor | None = None
+        if arity is None and kind == "mean":
+            rows = Span(tf.zeros_like(plan.inner), plan.inner).of(plan.order)
+            self.number = tf.expand_dims(tf.gather(plan.number, rows), 1)
+
+    def taken(self, kind: Any, messages: Any) -> list[Any]:
+        """The tables of all levels, with the messages of the leaves, to take a level at a time.
 
         Args:
-            nodes: int64 (1,), how many rows.
+            kind: `Slices` or `Stack`.
+            messages: what `TreeCell.message` gave for the leaves.
+        """
+        # One row more than there are inner nodes: what leaves that are roots send goes there.
+        tables = self.of_leaves(self.plan.inner + 1, messages)
+        return [kind(table, self.plan.counts[: self.plan.levels]) for table in tables]
+
+    def of_leaves(self, rows: tf.Tensor, messages: Any) -> list[tf.Tensor]:
+        """Tables of so many rows with the messages of the leaves in them."""
+        empty = [self.empty(rows, part) for part in self.parts(messages)]
+        return self.put(empty, self.plan.leaves.of(self.places), messages)
+
+    def add(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> list[tf.Tensor]:
+        """The tables of a level, with messages of the inner nodes in these rows of the plan."""
+        return self.put(tables, rows.of(self.places), messages)
+
+    def put(self, tables: list[tf.Tensor], places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
+        """The tables with these messages besides those that are there.
+
+        Args:
+            tables: one for each part of a message.
             places: int64 (children, 1) the row of each message, or (children, 2) with its slot.
             messages: what `TreeCell.message` gave.
         """
-        empty = [self.empty(nodes, part) for part in keras.tree.flatten(messages)]
-        return self.add(empty, places, messages)
+        put = tf.tensor_scatter_nd_add if self.adds() else tf.tensor_scatter_nd_max
+        pairs = zip(tables, self.parts(messages), strict=True)
+        return [put(table, places, part) for table, part in pairs]
 
-    def add(self, tables: list[tf.Tensor], places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
-        """The tables with these messages besides those that are there."""
-        if self.arity is not None:
-            put = ops().put
-        elif self.kind == "max":
-            put = tf.tensor_scatter_nd_max
-        else:
-            put = tf.tensor_scatter_nd_add
-        parts = keras.tree.flatten(messages)
-        return [put(table, places, part) for table, part in zip(tables, parts, strict=True)]
+    def adds(self) -> bool:
+        """Whether what is in a place is added to it, and not the larger kept."""
+        return self.kind != "max" or self.arity is not None
 
-    def read(self, tables: list[tf.Tensor], messages: Any, number: tf.Tensor | None) -> Any:
+    def parts(self, messages: Any) -> list[tf.Tensor]:
+        """The tensors of which messages consist."""
+        return keras.tree.flatten(messages)
+
+    def read(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> Any:
         """What the cell gets, in the form of its messages.
 
         Args:
-            tables: full tables.
+            tables: those of a level, full.
+            rows: the inner nodes of the level.
             messages: any, for their form.
-            number: (nodes, 1) how many children each node has, for the mean.
         """
-        if number is not None:
+        if self.number is not None:
+            number = tf.cast(rows.of(self.number), tables[0].dtype)
             tables = [table / number for table in tables]
         return keras.tree.pack_sequence_as(messages, tables)
 
@@ -70,50 +99,9 @@ class Combination:
 
     def empty(self, nodes: tf.Tensor, message: tf.Tensor) -> tf.Tensor:
         """The table of so many nodes for messages like this one, with none in it."""
-        slots = [] if self.arity is None else [self.arity]
-        shape = tf.concat([nodes, [*slots, message.shape[-1]]], axis=0)
-        least = self.kind == "max" and self.arity is None
-        return tf.fill(shape, tf.constant(-math.inf if least else 0, message.dtype))
+        shape = tf.concat([nodes, self.slots(), message.shape[-1:]], axis=0)
+        return tf.fill(shape, tf.constant(0 if self.adds() else -math.inf, message.dtype))
 
-
-class LateTable:
-    """A table of which a level is filled when it is taken, for rows too wide to be kept for all.
-
-    Args:
-        kind: `Slices` or `Stack`, to keep the messages.
-        combination: how they are put into tables.
-        places: int64 (children, 2) the row and the slot of each message.
-        message: (children, width), one part of the messages.
-        plan: the order of the nodes.
-    """
-
-    def __init__(
-        self,
-        kind: Any,
-        combination: Combination,
-        places: tf.Tensor,
-        message: tf.Tensor,
-        plan: Schedule,
-    ):
-        self.combination = combination
-        owner = places[:, 0]
-        order = ops().order(owner)
-        self.places = tf.gather(places, order)
-        # What leaves that are roots send goes behind the last row, and is never taken.
-        number = tf.tensor_scatter_nd_add(
-            tf.zeros(plan.inner + 1, tf.int64), tf.expand_dims(owner, 1), tf.ones_like(owner)
-        )
-        self.begins = tf.concat([[0], tf.cumsum(number)], axis=0)
-        starts = tf.squeeze(plan.starts, 1)
-        ends = tf.gather(self.begins, starts + plan.counts)
-        counts = (ends - tf.gather(self.begins, starts))[: plan.levels]
-        self.messages = kind(tf.gather(message, order), counts)
-        self.start, self.shape = self.messages.start, self.messages.shape
-
-    def take(self, rows: Span, kept: Any) -> tuple[tf.Tensor, Any]:
-        """The table of the deepest level that was not taken yet, whose rows these are."""
-        mine = Span(tf.gather(self.begins, rows.begin), tf.gather(self.begins, rows.end))
-        messages, kept = self.messages.take(mine, kept)
-        places = mine.of(self.places) - tf.concat([rows.begin, [0]], axis=0)
-        table = self.combination.empty(rows.end - rows.begin, messages)
-        return self.combination.add([table], places, messages)[0], kept
+    def slots(self) -> Any:
+        """The axes between a node and the width of its messages: none, or one for its slots."""
+        return [] if self.arity is None else [self.arity]

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_levels import Pile
+from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_pointwise import product
 
 
@@ -24,9 +25,11 @@ class Ops:
             beside what comes from the children. Then nothing is cut apart, each product can end in
             its nonlinearity, and the sums of all nodes need not pass through memory. Where every
             operation costs more, or a gradient is asked, few large products are the better form.
+        combination: the class that brings messages together.
     """
 
     gates_apart = False
+    combination = Combination
 
     def pile(self, row: Any, dtype: Any) -> Any:
         """Rows of this shape that are put behind one another: a `Pile`, or what has its methods."""
@@ -45,10 +48,6 @@ class Ops:
     def add_product(self, sums: tf.Tensor, vectors: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """A level's part of such sums, and vectors @ kernel."""
         return product(vectors, kernel, sums)
-
-    def put(self, table: tf.Tensor, places: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """The table with rows in places where it has zeros, each place once."""
-        return tf.tensor_scatter_nd_add(table, places, rows)
 
     def piles(self) -> list[Any]:
         """Where a loop over levels puts what `of_level` gives in each round."""

@@ -43,7 +43,9 @@ def unpacked(
     nodes = tf.shape(rank, tf.int64)
     order = inverse(rank)
     parent = tf.where(local < 0, nodes, local + where.start)
-    if slots is not None and arity is not None:
+    if arity is None:
+        slot = None
+    elif slots is not None:
         slot = slots_of(slots, arity, parent, where)
     levels = levels_of(level, number)
     place = place_of(owner, slot, arity, number, where)

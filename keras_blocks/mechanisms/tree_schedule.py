@@ -103,6 +103,8 @@ def schedule(
     owner = tf.where(is_inner, owner - above, owner)
     if arity is not None:
         slots = _slots(parent, number) if slots is None else slots_of(slots, arity, parent, where)
+    elif ops().combination.in_slots:
+        slots = _slots(parent, number)
     place = place_of(owner, slots, arity, number, where)
     return ordered(order, rank, level, number, is_root, tf.gather(place, order), where, levels)
 
@@ -110,9 +112,11 @@ def schedule(
 def place_of(
     owner: tf.Tensor, slots: tf.Tensor | None, arity: int | None, number: tf.Tensor, where: Places
 ) -> tf.Tensor:
-    """(nodes, 1), or (nodes, 2) with slots where there is an arity."""
-    if arity is None:
+    """(nodes, 1), or (nodes, 2) with slots where there are any."""
+    if slots is None:
         return tf.expand_dims(owner, 1)
+    if arity is None:
+        return tf.stack([owner, slots], axis=1)
     with tf.control_dependencies(tree_checks.children_at_most(arity, number, where)):
         return tf.stack([owner, slots], axis=1)
 

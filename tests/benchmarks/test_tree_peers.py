@@ -12,6 +12,7 @@ from tree_peers import PeerError, Worker
 from tree_samples import sentences
 
 FAKE = """
+import time
 import numpy as np
 CELLS = ("child-sum",)
 def versions():
@@ -20,6 +21,7 @@ class Model:
     def __init__(self, cell, weights):
         self.kernel = weights["kernel"]
     def prepare(self, batch):
+        time.sleep(0.02)
         return batch
     def roots(self, batch):
         if len(batch.splits) > 3:
@@ -52,6 +54,12 @@ def test_a_peer_gets_our_trees_and_weights_and_gives_its_roots(fake, tmp_path):
     np.testing.assert_allclose(roots, np.concatenate(of_roots) @ kernel)
     assert fake.versions == {"fake": "1.0"}
     assert fake(3) > 0
+
+
+def test_what_a_peer_prepares_is_timed_apart(fake, tmp_path):
+    path, _ = stored(sentences(4).batches(2), tmp_path)
+    fake.load(path, "child-sum", training=False)
+    assert fake(1, task="prepare") > 0.04 > fake(1)
 
 
 def test_a_peer_that_fails_says_so_and_goes_on(fake, tmp_path):

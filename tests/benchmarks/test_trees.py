@@ -8,7 +8,7 @@ import tree_models
 import tree_report
 import trees
 from rich.console import Console
-from tree_contests import ALL_NODES, IN_TENSORFLOW, LIMIT, OURS, Arena, Contest, programme
+from tree_contests import ALL_NODES, IN_TENSORFLOW, LIMIT, OURS, PREPARES, Arena, Contest, programme
 from tree_memory import Memory
 from tree_samples import sentences
 
@@ -103,14 +103,18 @@ def a_contest(kind="inference", at=256, **seconds):
 
 def test_a_goal_that_was_missed_is_named():
     contests = [
-        a_contest(limit=1.0, ours=1.6, **{"pytorch-tree-lstm": 4.0}),
+        a_contest(
+            limit=1.0, ours=1.6, **{"pytorch-tree-lstm": 4.0, f"pytorch-tree-lstm{PREPARES}": 0.4}
+        ),
         a_contest("training", limit=1.0, ours=2.0, **{"pytorch-tree-lstm": 4.0}),
     ]
     memory = Memory("file", "chains", [100, 200], [1000.0, 4000.0])
     text = tree_report.verdicts(contests, [memory])
     assert text.startswith("4 of 7 goals are met.")
     assert "MISSED: Inference on sentences, child-sum 256, by the limit: 1.60, at most 1.50" in text
-    assert "MISSED: Inference on sentences, pytorch-tree-lstm by ours, child-sum 256: 2.50" in text
+    whole = "the whole of pytorch-tree-lstm by ours, child-sum 256"
+    assert f"MISSED: Inference on sentences, {whole}: 2.75, at least 3.00" in text
+    assert "met: Inference on sentences, pytorch-tree-lstm by ours, least at child-sum 256" in text
     assert "MISSED: memory at twice the nodes, file, chains: 4.00" in text
     assert "met: Training on sentences, child-sum 256, by the limit: 2.00" in text
 
@@ -123,7 +127,7 @@ def test_memory_is_a_line_through_the_peaks():
 
 def test_the_page_is_written_from_saved_results(tmp_path):
     contests = [
-        a_contest(limit=1.0, ours=1.4, DGL=5.0),
+        a_contest(limit=1.0, ours=1.4, DGL=5.0, **{f"DGL{PREPARES}": 0.6}),
         a_contest("all nodes", ours=1.0, **{ALL_NODES: 1.2}),
     ]
     record = {
@@ -136,6 +140,7 @@ def test_the_page_is_written_from_saved_results(tmp_path):
     trees.write(tmp_path, tmp_path, Console())
     page = (tmp_path / "trees.md").read_text()
     assert "| child-sum 256 | 10 | 3 | 1000.00 | 1400.00 | **1.40** (1.40 to 1.40) |" in page
+    assert "| child-sum 256 | 5000.00 | 5.00 | 3.57 | 4.00 |" in page
     assert "![Cost of a node, and memory](trees.png)" in page
     assert (tmp_path / "trees.png").stat().st_size > 1000
 

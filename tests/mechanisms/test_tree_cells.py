@@ -9,24 +9,25 @@ from tree_cases import KINDS, UNITS, WIDTH, batch_of, random_rows
 import keras_blocks as kb
 from keras_blocks.mechanisms.tree_cell import Children, TreeCell
 from keras_blocks.mechanisms.tree_layer_cell import LayerCell
+from keras_blocks.mechanisms.tree_levels import Span
 from keras_blocks.mechanisms.tree_messages import Combination
+from keras_blocks.mechanisms.tree_schedule import schedule
 
 EXACT = 1e-7  # float32, the same sums in the same order
 
 
+def plan_of(*parents):
+    """The schedule of one tree."""
+    return schedule(tf.ragged.constant([parents], dtype=tf.int64))
+
+
 def tables(kind, arity, places, *rounds):
     """The tables of three nodes after some rounds of messages (children, 1)."""
-    combination = Combination(kind, arity)
-    nodes = tf.constant([3], tf.int64)
-    filled = None
+    combination = Combination(kind, arity, plan_of(-1))
+    filled = [combination.empty(tf.constant([3], tf.int64), tf.zeros([0, 1]))]
     for place, messages in zip(places, rounds, strict=True):
-        place = tf.constant(place, tf.int64)
         sent = tf.constant(messages, tf.float32)[:, None]
-        filled = (
-            combination.add(filled, place, sent)
-            if filled
-            else combination.tables(nodes, place, sent)
-        )
+        filled = combination.put(filled, tf.constant(place, tf.int64), sent)
     return filled[0]
 
 
@@ -41,8 +42,9 @@ def test_messages_are_summed_placed_and_their_greatest_is_found():
 
 
 def test_a_mean_is_over_the_children_that_are_there():
-    number = tf.constant([[2.0], [1.0]])
-    mean = Combination("mean", None).read([tf.constant([[6.0], [3.0]])], tf.zeros([0, 1]), number)
+    both = Span(tf.constant([0], tf.int64), tf.constant([2], tf.int64))
+    combination = Combination("mean", None, plan_of(-1, 0, 0, 1))
+    mean = combination.read([tf.constant([[6.0], [3.0]])], both, tf.zeros([0, 1]))
     np.testing.assert_array_equal(mean, [[3], [3]])
 
 
