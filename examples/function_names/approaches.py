@@ -50,7 +50,10 @@ def sequence_labels(function: Function) -> tuple[str, ...]:
 
 APPROACHES = (
     Approach("bag", "node counts, a linear model", tree_labels, bag_inputs, bag_model, 30, 5e-3),
-    Approach("tree", "syntax tree, a Tree-LSTM", tree_labels, tree_inputs, tree_model, 20, 2e-3),
+    Approach(
+        "tree", "nodes in context, a Tree-LSTM",
+        tree_labels, tree_inputs, tree_model, 16, 3e-3,
+    ),
     Approach(
         "sequence", "the tokens, a GRU both ways",
         sequence_labels, sequence_inputs, sequence_model, 16, 2e-3,

@@ -16,6 +16,7 @@ import server
 import tensorflow as tf
 import train
 
+ROUNDING = 1e-6  # sums of a few float32 numbers
 PROGRAM = Path(__file__).parents[2] / "examples" / "function_names"
 SOURCE = '''
 class Box:
@@ -160,6 +161,28 @@ def test_each_model_learns_to_tell_two_verbs_apart(make, view):
     console = train.Console(quiet=True)
     trained = train.train(make(len(known), 2), batches, batches, 12, 0.02, console)
     assert trained.history["valid"][trained.best_epoch - 1] == 1
+
+
+def test_counts_add_up_the_nodes_of_each_tree():
+    rng = np.random.default_rng(0)
+    rows = [rng.random((length, 3)).astype("float32") for length in (4, 0, 1)]
+    nodes = tf.RaggedTensor.from_row_lengths(np.concatenate(rows), [4, 0, 1])
+    expected = [np.log(1 + row.sum(axis=0)) for row in rows]
+    np.testing.assert_allclose(models.LogCounts()(nodes), expected, rtol=ROUNDING)
+
+
+def test_the_tree_model_sees_what_a_word_stands_in():
+    """Two trees of the same labels, which a bag cannot tell apart."""
+    known = data.trees.Vocabulary(["Return", "Assign", "self"])
+    places = [["Assign", ["Return", "self"]], ["Assign", "Return", "self"]]
+    found = [
+        functions.Function("m", "get", "get", text, (), functions.trees.from_nested(nested))
+        for text, nested in zip("ab", places, strict=True)
+    ]
+    bag = data.bag_inputs(found, known)["counts"].numpy()
+    assert (bag[0] == bag[1]).all()
+    first, second = models.tree_model(len(known), 2)(data.tree_inputs(found, known)).numpy()
+    assert np.abs(first - second).max() > 100 * ROUNDING
 
 
 def test_ragged_inputs_are_sent_as_values_and_row_splits():
