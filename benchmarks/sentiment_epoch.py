@@ -3,7 +3,8 @@
     python benchmarks/sentiment_epoch.py --data FOLDER --torch-python PATH
 
 All get the same trees in the same batches, the same model, optimizers and rates;
-`sentiment_twin.py` says what the two twins are.
+`sentiment_twin.py` says what the two twins are. `sentiment_products.py` runs along: TensorFlow's
+products alone, which is how far ours could go.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from harness import RESULTS, Timing, describe, markdown_table, save, surrounding
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "sentiment_trees"
 TWINS = ("height", "depth")
+PRODUCTS = "products"
 GOAL = 0.7
 EPOCHS = 5
 # The first epoch traces and compiles, the second still finds new sizes of batches.
@@ -99,6 +101,7 @@ def contest(record: Path, torch_python: str, threads: int, epochs: int) -> dict[
     given = [str(record), str(threads)]
     commands = {"ours": [sys.executable, HERE / "sentiment_ours.py", *given]}
     commands |= {twin: [torch_python, HERE / "sentiment_twin.py", *given, twin] for twin in TWINS}
+    commands[PRODUCTS] = [sys.executable, HERE / "sentiment_products.py", *given]
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     with ExitStack() as stack:
         racers = {
@@ -125,18 +128,22 @@ def contest(record: Path, torch_python: str, threads: int, epochs: int) -> dict[
         "seconds": {name: Timing.of(column["seconds"]) for name, column in columns.items()},
         "ratios": {twin: _ratio(columns, twin, "seconds") for twin in TWINS},
         "cpu_ratios": {twin: _ratio(columns, twin, "cpu") for twin in TWINS},
+        "product_ratios": {twin: _ratio(columns, twin, "seconds", PRODUCTS) for twin in TWINS},
     }
 
 
-def _ratio(columns: dict[str, dict[str, list[float]]], twin: str, key: str) -> Timing:
-    pairs = zip(columns["ours"][key], columns[twin][key], strict=True)
-    return Timing.of([ours / other for ours, other in pairs])
+def _ratio(
+    columns: dict[str, dict[str, list[float]]], twin: str, key: str, name: str = "ours"
+) -> Timing:
+    pairs = zip(columns[name][key], columns[twin][key], strict=True)
+    return Timing.of([one / other for one, other in pairs])
 
 
 def report(facts: dict[str, Any], sizes: dict[str, Any], results: list[dict[str, Any]]) -> str:
     """The table, and whether the goal is met."""
     headings = [
-        "threads, twin", "ours", "twin", "ratio", "of processor time", "our trees/s", "last losses"
+        "threads, twin", "ours", "twin", "ratio", "of processor time", "products alone",
+        "products by twin", "our trees/s", "last losses",
     ]  # fmt: skip
     rows = [_row(one, twin, sizes["sentences"]) for one in results for twin in TWINS]
     missed = [
@@ -151,7 +158,9 @@ def report(facts: dict[str, Any], sizes: dict[str, Any], results: list[dict[str,
         f"torch {results[0]['torch']}.\n\n{sizes['sentences']} sentences, {sizes['nodes']} nodes, "
         f"batches of {sizes['batch']}; binary Tree-LSTM, {sizes['embedded']} inputs, "
         f"{sizes['hidden']} hidden, scores at every node, Adagrad, word vectors by sparse descent. "
-        "The levels of the PyTorch twins are found before the clock runs, ours while it runs.\n\n"
+        "The levels of the PyTorch twins are found before the clock runs, ours while it runs. "
+        "*Products alone*: the matrix products of the formulas and their gradients in TensorFlow, "
+        "without which ours cannot do.\n\n"
         f"{markdown_table(headings, rows)}\n"
         f"Goal: at most {GOAL} of the twin's time: {verdict}.\n"
     )
@@ -165,6 +174,8 @@ def _row(one: dict[str, Any], twin: str, sentences: int) -> list[str]:
         f"{one['seconds'][twin].median:.2f} s",
         f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
         f"{one['cpu_ratios'][twin].median:.2f}",
+        f"{one['seconds'][PRODUCTS].median:.2f} s",
+        f"{one['product_ratios'][twin].median:.2f}",
         f"{sentences / ours:,.0f}",
         " / ".join(f"{one['epochs'][name]['loss'][-1]:.2f}" for name in ("ours", twin)),
     ]
