@@ -195,12 +195,24 @@ def _run(model: keras.Model, inputs: list[np.ndarray], case: Case) -> list[np.nd
     arrays = [part for leaf in keras.tree.flatten(outputs) for part in _arrays(leaf)]
     if case.ragged:
         return arrays
-    # Eagerly some layers give another element type than they say, and than they give in a graph.
-    dtypes = [_numpy(output.dtype) for output in model.outputs]
+    dtypes = [_numpy(dtype) for dtype in _dtypes_in_a_graph(model)]
     return [
         part if part.dtype.kind in "OSU" else part.astype(dtype)
         for part, dtype in zip(arrays, dtypes, strict=True)
     ]
+
+
+def _dtypes_in_a_graph(model: keras.Model) -> list[str]:
+    """Eagerly some layers give another element type than they say, and than they give in a graph;
+    and some say another than they give in either. Where no graph is to be had, what they say."""
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in model.inputs]
+    try:
+        graph = tf.function(
+            lambda *x: model(list(x) if len(x) > 1 else x[0], training=False), autograph=False
+        ).get_concrete_function(*specs)
+        return [leaf.dtype.name for leaf in keras.tree.flatten(graph.structured_outputs)]
+    except Exception:  # layers refuse in all ways
+        return [output.dtype for output in model.outputs]
 
 
 def _arrays(leaf: Any) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import onnx
 from conformance_exporters import EXPORTERS, OURS
 from conformance_models import NoCaseError, Runs, prepare
@@ -17,7 +18,7 @@ from keras_cases import Case
 from keras_blocks.errors import ExportError
 from keras_blocks.export.comparison import TOLERANCES, compare, compute_dtype
 from keras_blocks.export.execution import OnnxSide, RefusedError, first_line
-from keras_blocks.export.naming import nested_graphs
+from keras_blocks.export.graphs import nested_graphs
 
 LOOPS = ("Loop", "Scan")
 
@@ -71,10 +72,15 @@ def judge(path: Path, model: keras.Model, runs: Runs) -> Outcome:
         if len(found) != len(expected):
             return Outcome(WRONG, f"{len(found)} outputs, not {len(expected)}", loops)
         for want, have in zip(expected, found, strict=True):
-            problem = compare(want, have, tolerance).problem
+            problem = compare(in_numpy_dtype(want), in_numpy_dtype(have), tolerance).problem
             if problem is not None:
                 return Outcome(WRONG, f"at {shapes}: {problem}", loops)
     return Outcome(RIGHT, loops=loops)
+
+
+def in_numpy_dtype(values: np.ndarray) -> np.ndarray:
+    """bfloat16 as float32, which holds it: a file may give the one or the other."""
+    return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
 def _loops(path: Path) -> int:

@@ -1,35 +1,80 @@
-"""Keras models to ONNX files that are proven to compute the same.
+"""Keras models to ONNX files that are proven to compute the same; such files made smaller.
 
-from keras_blocks.export import export_onnx
+    from keras_blocks.export import export_onnx, quantize
 
-result = export_onnx(model, "model.onnx")   # raises if the file does not equal the model
-print(result)                               # what was checked, worst error, op counts
+    result = export_onnx(model, "model.onnx")   # raises if the file does not equal the model
+    print(result)                               # what was checked, worst error, op counts
+    print(quantize("model.onnx", "small.onnx")) # int8; what it won, and what it cost
+
+The names load on first use. To export needs TensorFlow; to change and to compare files does not.
 """
 
 from __future__ import annotations
 
-try:
-    import keras  # noqa: F401
-    import onnx  # noqa: F401
-    import tensorflow  # noqa: F401
-    import tf2onnx  # noqa: F401
-except ModuleNotFoundError as error:
-    from keras_blocks.errors import MissingExtraError
+import importlib
+from typing import TYPE_CHECKING, Any
 
-    raise MissingExtraError("keras_blocks.export", "tensorflow", str(error.name)) from None
+from keras_blocks.errors import MissingExtraError
 
-from keras_blocks.export.exporting import export_onnx
-from keras_blocks.export.lowerings import converts, lowers
-from keras_blocks.export.parity import check_parity
-from keras_blocks.export.report import ExportResult, ParityReport
-from keras_blocks.export.standins import onnx_node
+if TYPE_CHECKING:
+    from keras_blocks.export.exporting import export_onnx
+    from keras_blocks.export.file_comparison import compare_files
+    from keras_blocks.export.file_report import ChangeReport, FileComparison
+    from keras_blocks.export.float16 import to_float16
+    from keras_blocks.export.lowerings import converts, lowers
+    from keras_blocks.export.optimization import optimize
+    from keras_blocks.export.parity import check_parity
+    from keras_blocks.export.quantization import quantize
+    from keras_blocks.export.report import ExportResult, ParityReport
+    from keras_blocks.export.standins import onnx_node
+
+_HOMES = {
+    "ChangeReport": "file_report",
+    "ExportResult": "report",
+    "FileComparison": "file_report",
+    "ParityReport": "report",
+    "check_parity": "parity",
+    "compare_files": "file_comparison",
+    "converts": "lowerings",
+    "export_onnx": "exporting",
+    "lowers": "lowerings",
+    "onnx_node": "standins",
+    "optimize": "optimization",
+    "quantize": "quantization",
+    "to_float16": "float16",
+}
+_EXTRA = frozenset({"keras", "onnx", "tensorflow", "tf2onnx"})
 
 __all__ = [
+    "ChangeReport",
     "ExportResult",
+    "FileComparison",
     "ParityReport",
     "check_parity",
+    "compare_files",
     "converts",
     "export_onnx",
     "lowers",
     "onnx_node",
+    "optimize",
+    "quantize",
+    "to_float16",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keras_blocks.export' has no attribute '{name}'")
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        raise MissingExtraError(f"keras_blocks.export.{name}", "tensorflow", error.name) from None
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,76 +14,134 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.element_types import computes_in, in_file_dtype, widen
 from keras_blocks.export.hooks import replaced_calls
 from keras_blocks.export.lowerings import lowered_call
+from keras_blocks.export.opsets import DEFAULT_OPSET
+from keras_blocks.export.scopes import scoped
 from keras_blocks.export.signature import Signature, trace
 from keras_blocks.export.standins import OnnxNode, stand_ins
+from keras_blocks.export.weight_files import Apart
 
+_LARGEST_WHOLE = 1_800_000_000  # bytes of weights; the rest of a message has its share too
+_SMALLEST_APART = 2**20  # bytes; passes over the graph may want to read the small ones
 _REFUSED_TYPES = {
     tf.bfloat16.as_datatype_enum: "which onnxruntime has no kernels for on CPU. "
     "Build the model with float32 or mixed_float16.",
     tf.string.as_datatype_enum: "but exported models take and give numbers only. "
-    "Look strings up before the model.",
+    "A lookup table of strings has no ONNX form here: look them up before the model.",
 }
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A frozen graph: the names of its input and output tensors, and what its stand-ins become."""
+    """A frozen graph: the names of its input and output tensors, and what its stand-ins become.
+
+    `apart` has the inputs that are weights, and their values; `tables` the handles of lookup
+    tables, and of any other resources, by the names of the nodes that stand for them.
+    """
 
     graph_def: Any
     inputs: list[str]
     outputs: list[str]
-    nodes: Mapping[str, OnnxNode]
+    nodes: dict[str, OnnxNode]
+    apart: Apart
+    tables: Mapping[str, tf.Tensor]
 
 
-def capture(model: keras.Model, signature: Signature) -> Captured:
+def weights_apart(model: keras.Model) -> list[keras.Variable]:
+    """The large weights of a model that is too large for one message; of any other none."""
+    sizes = [math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.variables]
+    if sum(sizes) <= _LARGEST_WHOLE:
+        return []
+    both = zip(model.variables, sizes, strict=True)
+    return [
+        weight
+        for weight, size in both
+        if size >= _SMALLEST_APART and tf.as_dtype(weight.dtype).is_floating
+    ]
+
+
+def capture(
+    model: keras.Model,
+    signature: Signature,
+    opset: int = DEFAULT_OPSET,
+    apart: Sequence[keras.Variable] = (),
+) -> Captured:
     """The frozen graph of a model's inference, with stand-ins where a native ONNX op serves.
+
+    Args:
+        model: the model.
+        signature: its signature.
+        opset: int, the version of the ONNX operators.
+        apart: weights that are to be inputs of the graph.
 
     Raises:
         ExportError: the model cannot be traced, or holds what no ONNX file can.
     """
     specs = signature.specs()
+    given = len(specs)
+    specs += [tf.TensorSpec(weight.shape, weight.dtype) for weight in apart]
 
     def run(*flat: tf.Tensor) -> list[tf.Tensor]:
         # Layers that count their draws or keep a state would write to a weight, which is to be a
         # constant; what they write here ends with the scope.
-        with keras.StatelessScope():
-            outputs = model(*signature.arguments(flat), training=False)
+        with keras.StatelessScope(list(zip(apart, flat[given:], strict=True))):
+            outputs = model(*signature.arguments(flat[:given]), training=False)
         # Identities give every output a tensor of its own, even one that is also an input.
         return [tf.identity(part) for part in signature.unpack(outputs)]
 
-    with stand_ins() as nodes, replaced_calls(model, lowered_call):
+    with stand_ins(opset) as nodes, replaced_calls(model, scoped(model, lowered_call)):
         concrete = trace(run, specs)
     inputs = [tensor.name for tensor in concrete.inputs[: len(specs)]]
     outputs = [tensor.name for tensor in concrete.outputs]
-    return Captured(_freeze(concrete, len(specs)), inputs, outputs, nodes)
+    values = (in_file_dtype(tf.convert_to_tensor(weight)).numpy() for weight in apart)
+    large = dict(zip(inputs[given:], values, strict=True))
+    graph_def = _freeze(concrete)
+    if computes_in(model, "bfloat16"):
+        widen(graph_def)
+    _refuse_element_types(graph_def)
+    return Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete))
 
 
-def _freeze(concrete: Any, arguments: int) -> Any:
-    _refuse_resources(concrete)
+def _freeze(concrete: Any) -> Any:
     try:
-        frozen = convert_variables_to_constants_v2(
-            concrete, lower_control_flow=False, aggressive_inlining=True
-        )
-    except ValueError as error:
+        with _silent_about_tables():
+            frozen = convert_variables_to_constants_v2(
+                concrete, lower_control_flow=False, aggressive_inlining=True
+            )
+    except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise ExportError(f"the model's weights cannot be made constants: {reason}") from error
+        raise ExportError(f"the model's graph cannot be made one of constants: {reason}") from error
     graph_def = frozen.graph.as_graph_def(add_shapes=True)
     _freeze_captured(graph_def, concrete)
     _allow_inlining(graph_def)
-    _refuse_element_types(graph_def)
     return graph_def
 
 
-def _refuse_resources(concrete: Any) -> None:
+@contextmanager
+def _silent_about_tables() -> Iterator[None]:
+    """TensorFlow warns that it does not store the initializers of tables, which nobody asks for."""
+
+    def of_other_things(record: logging.LogRecord) -> bool:
+        return "table_initializer" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(of_other_things)
+    try:
+        yield
+    finally:
+        logger.removeFilter(of_other_things)
+
+
+def _tables(concrete: Any) -> dict[str, tf.Tensor]:
+    """The handles of resources that are no weights, by the names of their nodes."""
     variables = {id(variable.handle) for variable in concrete.graph.variables}
-    for outer, _ in concrete.graph.captures:
-        if outer.dtype == tf.resource and id(outer) not in variables:
-            raise ExportError(
-                "the model uses a resource that is not a weight (a lookup table or the like), "
-                "which has no ONNX form. Look strings and keys up before the model."
-            )
+    return {
+        inner.op.name: outer
+        for outer, inner in concrete.graph.captures
+        if outer.dtype == tf.resource and id(outer) not in variables
+    }
 
 
 def _refuse_element_types(graph_def: Any) -> None:

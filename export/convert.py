@@ -9,28 +9,42 @@ from typing import Any
 
 import keras
 import onnx
-import onnx.defs
 import tensorflow as tf
 from tf2onnx import optimizer, tf_loader, tfonnx
+from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.capture import Captured, capture
+from keras_blocks.export.capture import Captured, capture, weights_apart
 from keras_blocks.export.finish import finish
 from keras_blocks.export.hooks import one_at_a_time
+from keras_blocks.export.lookup_tables import replace_lookups
 from keras_blocks.export.lowerings import converters
+from keras_blocks.export.opsets import DEFAULT_OPSET, NEWEST_DIRECT_OPSET, checked_opset
 from keras_blocks.export.signature import Signature
 from keras_blocks.export.standins import STAND_IN_OP, stand_in_handler
-
-LOWEST_OPSET, NEWEST_DIRECT_OPSET = 15, 18
-DEFAULT_OPSET = NEWEST_DIRECT_OPSET
+from keras_blocks.export.weight_files import Apart
 
 # The first tries every order of an einsum's letters: minutes for a rank-5 attention. The second
 # merges equal nodes, and keeps now the one, now the other; `prune` always keeps the same.
 _SKIPPED_OPTIMIZERS = frozenset({"einsum_optimizer", "merge_duplication"})
 
 
+class _Transposes(TransposeOptimizer):
+    """Moves transposes as tf2onnx does, and lets those that move no element be.
+
+    tf2onnx makes reshapes of them, by shapes that it has not kept up to date: beside a convolution
+    of 1x1 images a norm was computed over the wrong axis. onnxruntime copies nothing for them.
+    """
+
+    def post_optimize_action(self) -> None:
+        """Nothing."""
+
+
 def to_onnx(
-    model: keras.Model, signature: Signature, opset: int = DEFAULT_OPSET
+    model: keras.Model,
+    signature: Signature,
+    opset: int = DEFAULT_OPSET,
+    apart: Apart | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of a Keras model.
 
@@ -38,20 +52,27 @@ def to_onnx(
         model: the Keras model.
         signature: its signature.
         opset: int, the version of the ONNX operators.
+        apart: takes the weights of a model that is too large for one message; without it such a
+            model is refused.
 
     Raises:
         ExportError: the model has no ONNX form; with the reason.
     """
-    newest = onnx.defs.onnx_opset_version()
-    if not isinstance(opset, int) or not LOWEST_OPSET <= opset <= newest:
-        raise ExportError(
-            f"opset_version must be an int from {LOWEST_OPSET} to {newest}; got {opset!r}"
-        )
+    checked_opset(opset)
+    values = {} if apart is None else apart
     with one_at_a_time:
-        captured = capture(model, signature)
+        large = [] if apart is None else weights_apart(model)
+        captured = capture(model, signature, opset, large)
         converted = _run_tf2onnx(captured, model.name, min(opset, NEWEST_DIRECT_OPSET))
+    values |= captured.apart
     return finish(
-        converted, signature.contract, captured.inputs, captured.outputs, opset, model.name
+        converted,
+        signature.contract,
+        captured.inputs,
+        captured.outputs,
+        opset,
+        model.name,
+        values,
     )
 
 
@@ -63,6 +84,7 @@ def _run_tf2onnx(captured: Captured, name: str, opset: int) -> onnx.ModelProto:
         for key, value in optimizer._get_optimizers().items()
         if key not in _SKIPPED_OPTIMIZERS
     }
+    chosen["optimize_transpose"] = _Transposes
     with _complaints() as complaints, tf.device("/cpu:0"):
         try:
             try:
@@ -84,7 +106,9 @@ def _through_tf2onnx(
 ) -> Any:
     with tf.Graph().as_default():
         tf.import_graph_def(captured.graph_def, name="")
-        graph_def = tf_loader.tf_optimize(captured.inputs, captured.outputs, captured.graph_def)
+        inputs = [*captured.inputs, *captured.apart]
+        graph_def = tf_loader.tf_optimize(inputs, captured.outputs, captured.graph_def)
+    captured.nodes.update(replace_lookups(graph_def, captured.tables))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
         converted = tfonnx.process_tf_graph(
@@ -92,7 +116,7 @@ def _through_tf2onnx(
             continue_on_error=True,
             opset=opset,
             custom_op_handlers=handlers,
-            input_names=captured.inputs,
+            input_names=inputs,
             output_names=captured.outputs,
         )
         return optimizer.optimize_graph(converted, catch_errors, optimizers=optimizers)

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import onnxruntime
 import tensorflow as tf
 
-from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor, TensorSpec
+from keras_blocks.contract import Contract, FlatTensor, TensorSpec
 from keras_blocks.errors import ExportError
+from keras_blocks.export.onnx_side import OnnxSide, RefusedError, element_type, first_line
 from keras_blocks.export.signature import Signature, trace
-
-_FATAL = 4  # onnxruntime's log level; what it refuses is reported here, once
-_DTYPES = {"float": "float32", "double": "float64"}
-_REASON_LENGTH = 400
-_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|\{\{[^}]*\}\} ?")
-# Where in onnxruntime's C++ it happened, which helps nobody here.
-_RUNTIME_SOURCE = re.compile(r"/onnxruntime_src/\S+ [^(]*\([^)]*\) (const )?")
-
-
-class RefusedError(Exception):
-    """One side does not take a sample, or onnxruntime does not load a file; with the reason."""
 
 
 class KerasSide:
@@ -84,50 +70,6 @@ class KerasSide:
         return self.signature.unpack(self.model(*arguments, training=False))
 
 
-class OnnxSide:
-    """An ONNX model under onnxruntime's defaults, as a server would run it.
-
-    Raises:
-        RefusedError: onnxruntime does not load it.
-    """
-
-    def __init__(self, model: Path | bytes):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL
-        source = model if isinstance(model, bytes) else str(model)
-        try:
-            self.session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise RefusedError(first_line(error)) from error
-
-    def run(
-        self, feed: dict[str, np.ndarray], outputs: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        """The outputs by name; inputs that the graph does not have are left out.
-
-        Raises:
-            RefusedError: onnxruntime fails on these inputs.
-        """
-        names = [node.name for node in self.session.get_inputs()]
-        asked = [node.name for node in self.session.get_outputs()] if outputs is None else outputs
-        try:
-            values = self.session.run(list(asked), {name: feed[name] for name in names})
-        except Exception as error:
-            raise RefusedError(first_line(error)) from error
-        return dict(zip(asked, values, strict=True))
-
-    def contract(self) -> Contract | None:
-        """The contract in the file's metadata, or None.
-
-        Raises:
-            ValueError: what is there is no contract.
-        """
-        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        return None if text is None else Contract.from_json(text)
-
-
 def mismatched_signature(contract: Contract, onnx: OnnxSide) -> str | None:
     """How a file's inputs and outputs differ from a model's, in words; None if they do not."""
     sides = (
@@ -151,22 +93,11 @@ def mismatched_signature(contract: Contract, onnx: OnnxSide) -> str | None:
     return f"{_mismatched_contract(contract, stored)} {_OTHER_MODEL}"
 
 
-def first_line(error: BaseException) -> str:
-    """The reason of an exception, short enough for a table's foot."""
-    plain = _RUNTIME_SOURCE.sub("", _TERMINAL_CODES.sub("", str(error)))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    # Keras puts a line of its own before the reason.
-    lines = [line for line in lines if not line.startswith("Exception encountered when")] or lines
-    text = next(iter(lines), type(error).__name__).rstrip(".")
-    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}..."
-
-
 _OTHER_MODEL = "It is the file of another model, or of an older version of this one: export again."
 
 
 def _mismatched_tensor(side: str, tensor: FlatTensor, node: Any) -> str | None:
-    element = node.type.removeprefix("tensor(").removesuffix(")")
-    dtype = _DTYPES.get(element, element)
+    dtype = element_type(node)
     if dtype != tensor.dtype:
         return f"Its {side} '{tensor.name}' has dtype {dtype}, the model's {tensor.dtype}."
     if node.shape is None or (side == "output" and not node.shape):

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
-import onnx
 
 from keras_blocks.contract import PROOF_METADATA_KEY
 from keras_blocks.errors import ExportError
 from keras_blocks.export.convert import DEFAULT_OPSET, to_onnx
-from keras_blocks.export.execution import OnnxSide, RefusedError
-from keras_blocks.export.finish import op_counts
+from keras_blocks.export.element_types import computes_in
+from keras_blocks.export.graphs import op_counts
+from keras_blocks.export.levels import Budget, Verify, level_of
+from keras_blocks.export.loading import as_model
+from keras_blocks.export.onnx_side import OnnxSide, RefusedError
 from keras_blocks.export.parity import prove
+from keras_blocks.export.placing import beside, check_target, serialized
 from keras_blocks.export.progress import shown
 from keras_blocks.export.report import ExportResult
 from keras_blocks.export.signature import signature_of
+from keras_blocks.export.weight_files import Apart, pair_beside, size_of, without_older_data
 
 
 def export_onnx(
-    model: keras.Model,
+    model: keras.Model | str | Path,
     filepath: str | Path,
     *,
     opset_version: int | None = None,
     input_signature: Any = None,
-    verify: bool = True,
+    external_data: bool = False,
+    verify: Verify = True,
+    time_budget: float | None = None,
     verbose: bool | None = None,
 ) -> ExportResult:
     """Writes a Keras model as an ONNX file, and proves that the file computes the same.
@@ -41,16 +43,25 @@ def export_onnx(
 
     Inputs and outputs have their Keras names; a ragged input `x` is the flat values `x` and
     `x.row_splits`; free dims have names (`batch`, `x.time`, `x.values`). The contract with all of
-    it is in the file's metadata. Stateful layers start from zero states in every run.
+    it is in the file's metadata. Stateful layers start from zero states in every run. A sparse
+    input is a dense one in the file, and what the model computes in bfloat16 the file computes in
+    float32.
 
     Args:
-        model: a functional, sequential or subclassed Keras model; it need not have been called.
+        model: a functional, sequential or subclassed Keras model; it need not have been called. Or
+            the path of one: of a `.keras` file, or of a folder that `model.export` or
+            `tf.saved_model.save` wrote.
         filepath: str, where the file goes; `.onnx` by custom. Missing folders are made.
         opset_version: int, the version of the ONNX operators, 15 or more; None takes the default.
         input_signature: for a subclassed model that has never been called: a list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
             each positional argument.
-        verify: bool, whether to prove the file. Without, it is only loaded once.
+        external_data: bool, whether the weights go into a file of their own, `filepath` and
+            `.data`, which must stay beside it. Those beyond 2 GB always do.
+        verify: True, or "fast" or "thorough" for less or more of the proof (see `levels`). False
+            proves nothing: the file is only loaded once.
+        time_budget: float, seconds after which the proof begins nothing more; its report names
+            what was left out. None takes as long as it takes.
         verbose: bool, False shows no progress; None shows it beyond a second.
 
     Returns:
@@ -60,6 +71,7 @@ def export_onnx(
         ParityError: the file does not compute what the model does; its `report` says where.
         ExportError: the model has no ONNX form; the message gives the reason.
         OSError: the file cannot be written there.
+        ValueError: `verify` or `time_budget` is none.
 
     Example:
 
@@ -70,21 +82,37 @@ def export_onnx(
     >>> result.op_counts
     {'MatMul': 1, 'Tanh': 1}
     """
+    if verify is not False:
+        level_of(verify), Budget(time_budget)  # before the work, so that an error costs none
     target = Path(filepath)
-    _check_target(target)
+    check_target(target)
     opset = DEFAULT_OPSET if opset_version is None else opset_version
+    model = as_model(model)
+    apart: Apart = {}
     with shown("converting", verbose):
         signature = signature_of(model, input_signature)
-        converted = to_onnx(model, signature, opset)
-        content = _serialized(converted)
-    with _beside(target, content) as written:
+        converted = to_onnx(model, signature, opset, apart)
+    if external_data or apart:
+        place = pair_beside(target, converted, apart)
+    else:
+        place = beside(target, serialized(converted))
+    with without_older_data(target), place as written:
+        if computes_in(model, "float64"):
+            _load(written, " Build the model in float32: onnxruntime knows few ops in float64.")
         if verify:
-            parity = prove(model, signature, written, name=str(target), verbose=verbose)
+            parity = prove(
+                model,
+                signature,
+                written,
+                name=str(target),
+                verify=verify,
+                time_budget=time_budget,
+                verbose=verbose,
+            )
             parity.raise_if_wrong()
             entry = converted.metadata_props.add()
             entry.key, entry.value = PROOF_METADATA_KEY, json.dumps(parity.summary())
-            content = _serialized(converted)
-            written.write_bytes(content)
+            written.write_bytes(serialized(converted))
         else:
             parity = None
             _load(written)
@@ -93,39 +121,15 @@ def export_onnx(
         contract=signature.contract,
         opset_version=opset,
         op_counts=op_counts(converted),
-        size_bytes=len(content),
+        size_bytes=size_of(target),
         parity=parity,
     )
 
 
-def _check_target(target: Path) -> None:
-    if target.is_dir():
-        raise IsADirectoryError(f"filepath='{target}' is a folder; give the name of a file")
-    # Before the work, so that a folder that cannot be written to does not cost it.
-    target.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _serialized(model: onnx.ModelProto) -> bytes:
-    try:
-        return model.SerializeToString(deterministic=True)
-    except Exception as error:  # protobuf's own type differs between its versions
-        raise ExportError(f"the ONNX file would be larger than protobuf's 2 GB: {error}") from error
-
-
-@contextmanager
-def _beside(target: Path, content: bytes) -> Iterator[Path]:
-    """Writes the content beside the target, and puts it in place if the context ends well."""
-    written = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        written.write_bytes(content)
-        yield written
-        os.replace(written, target)
-    finally:
-        written.unlink(missing_ok=True)
-
-
-def _load(written: Path) -> None:
+def _load(written: Path, advice: str = "") -> None:
     try:
         OnnxSide(written)
     except RefusedError as error:
-        raise ExportError(f"onnxruntime does not load the converted model: {error}") from error
+        raise ExportError(
+            f"onnxruntime does not load the converted model: {error}.{advice}"
+        ) from error

@@ -11,19 +11,21 @@ import onnx
 import onnx.checker
 import onnx.defs
 import onnx.helper
-import onnx.version_converter
 
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor
 from keras_blocks.errors import ExportError
+from keras_blocks.export.conv_folding import fold_into_convolutions
 from keras_blocks.export.empty_shapes import allow_empty_shapes
 from keras_blocks.export.folding import fold_weights
-from keras_blocks.export.graphs import nested_graphs
+from keras_blocks.export.gelu import fuse_gelu
+from keras_blocks.export.graphs import RUNTIME_DOMAIN, nested_graphs
+from keras_blocks.export.layout import settle_layout
 from keras_blocks.export.loops import simplify_loops
 from keras_blocks.export.naming import rename
+from keras_blocks.export.opsets import lift
 from keras_blocks.export.pruning import prune
+from keras_blocks.export.weight_files import Apart, attach, graph_alone
 
-# onnxruntime's own domain; its ops are known to it, not to onnx.
-RUNTIME_DOMAIN = "com.microsoft"
 _PRODUCERS = ("keras", "tensorflow", "tf2onnx", "onnx")
 
 
@@ -34,6 +36,7 @@ def finish(
     outputs: Sequence[str],
     opset: int,
     name: str,
+    apart: Apart,
 ) -> onnx.ModelProto:
     """Names, cleans and checks a converted model.
 
@@ -44,55 +47,31 @@ def finish(
         outputs: its present output names, in the order of `contract.flat_outputs()`.
         opset: int, the version of the ONNX operators that it is to have.
         name: str, that of the graph.
+        apart: those of its present inputs that are weights; more may be added.
 
     Raises:
         ExportError: the graph holds an op or an element type that no runtime knows.
     """
-    model = _at_opset(model, opset)
+    lift(model, opset)
     graph = model.graph
     _refuse_unknown_ops(model)
     wanted_inputs, wanted_outputs = contract.flat_inputs(), contract.flat_outputs()
     renamed = dict(zip(inputs, (t.name for t in wanted_inputs), strict=True))
     renamed |= dict(zip(outputs, (t.name for t in wanted_outputs), strict=True))
     simplify_loops(graph)
-    fold_weights(graph, opset)
+    fold_weights(graph, opset, apart)
+    settle_layout(graph)
+    fold_into_convolutions(graph)
+    fuse_gelu(graph, opset)
+    attach(graph, apart)
     prune(graph)
     allow_empty_shapes(graph)
-    rename(graph, renamed)
+    rename(graph, renamed, name)
     graph.name = name
     _set_values(graph.input, wanted_inputs)
     _set_values(graph.output, wanted_outputs)
     _describe(model, contract, opset)
     _check(model)
-    return model
-
-
-def op_counts(model: onnx.ModelProto) -> dict[str, int]:
-    """How often each op occurs, loop bodies included, the most frequent first."""
-    counts: dict[str, int] = {}
-    for graph in nested_graphs(model.graph):
-        for node in graph.node:
-            counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    present = next(entry.version for entry in model.opset_import if not entry.domain)
-    used = {node.domain for graph in nested_graphs(model.graph) for node in graph.node}
-    if present != opset:
-        try:
-            model = onnx.version_converter.convert_version(model, opset)
-        except Exception as error:
-            raise ExportError(
-                f"opset {opset} cannot be reached from opset {present}: {error}. "
-                f"Choose opset_version={present} or less."
-            ) from error
-    del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", opset))
-    model.opset_import.extend(
-        onnx.helper.make_opsetid(domain, 1) for domain in sorted(used - {"", "ai.onnx"})
-    )
-    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import), True)
     return model
 
 
@@ -138,7 +117,7 @@ def _describe(model: onnx.ModelProto, contract: Contract, opset: int) -> None:
 
 def _check(model: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(graph_alone(model), full_check=True)
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ExportError(f"the converted graph is not valid ONNX: {reason[0]}") from error

@@ -7,6 +7,9 @@ from typing import Any
 
 import onnx
 
+# onnxruntime's own domain; its ops are known to it, not to onnx.
+RUNTIME_DOMAIN = "com.microsoft"
+
 
 def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and the graphs inside its nodes."""
@@ -14,6 +17,15 @@ def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
         for inner in graphs_of(node):
             yield from nested_graphs(inner)
+
+
+def op_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """How often each op occurs, loop bodies included, the most frequent first."""
+    counts: dict[str, int] = {}
+    for graph in nested_graphs(model.graph):
+        for node in graph.node:
+            counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

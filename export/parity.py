@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +11,27 @@ import numpy as np
 import onnxruntime
 import tensorflow as tf
 
-from keras_blocks.errors import ExportError
-from keras_blocks.export.comparison import (
-    TOLERANCES,
-    Comparison,
-    Tolerance,
-    compare,
-    compute_dtype,
-    rounding_noise,
-)
-from keras_blocks.export.execution import (
-    KerasSide,
-    OnnxSide,
-    RefusedError,
-    mismatched_signature,
-)
-from keras_blocks.export.first_difference import find_first_difference
-from keras_blocks.export.progress import tracked
-from keras_blocks.export.report import Check, Difference, ParityReport, Skipped
-from keras_blocks.export.sampling import LARGER_PLANS, Sample, draw_samples
+from keras_blocks.export.checks import LayerCheck
+from keras_blocks.export.examination import Examination
+from keras_blocks.export.execution import mismatched_signature
+from keras_blocks.export.levels import Budget, Verify, level_of
+from keras_blocks.export.loading import as_model
+from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.progress import bars
+from keras_blocks.export.proof import Proof
+from keras_blocks.export.report import ParityReport
+from keras_blocks.export.sampling import Sample
 from keras_blocks.export.signature import Signature, signature_of
 
 
 def check_parity(
-    model: keras.Model,
+    model: keras.Model | str | Path,
     filepath: str | Path,
     *,
     inputs: Any = None,
     input_signature: Any = None,
+    verify: Verify = True,
+    time_budget: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     seed: int = 0,
@@ -49,15 +40,19 @@ def check_parity(
     """Whether an ONNX file computes what a Keras model computes.
 
     Both run on samples of many shapes, with empty, single and masked rows, and every output is
-    compared: integers exactly, floats within rounding (see `comparison`). On a difference the
-    report names the first layer from which the file departs.
+    compared: integers exactly, floats within rounding (see `comparison`). The file runs again after
+    other inputs, and by several threads, for kernels that read what they never wrote, or race. On a
+    difference the report names the first layer from which the file departs.
 
     Args:
-        model: the Keras model.
+        model: the Keras model, or the path of one; see `export_onnx`.
         filepath: str, the ONNX file.
         inputs: the model's argument, or a dict of the file's flat inputs by name; None draws
             samples from the model's contract.
         input_signature: for a model that does not say what it takes; see `export_onnx`.
+        verify: "fast", True or "thorough": how much is tried (see `levels`).
+        time_budget: float, seconds after which nothing more is begun; the report names what was
+            left out. None takes as long as it takes.
         rtol: float, the allowed error relative to the largest magnitude of an output; None chooses
             by dtype.
         atol: float, the allowed absolute error; None chooses by dtype.
@@ -68,6 +63,7 @@ def check_parity(
     Raises:
         FileNotFoundError: there is no such file.
         ExportError: no sample could be drawn, or the model refuses every one.
+        ValueError: `verify` or `time_budget` is none.
 
     Example:
 
@@ -80,10 +76,20 @@ def check_parity(
     """
     if not Path(filepath).is_file():
         raise FileNotFoundError(f"There is no ONNX file at filepath={str(filepath)!r}.")
+    model = as_model(model)
     signature = signature_of(model, input_signature)
     given = None if inputs is None else [sample_of(signature, inputs)]
     return prove(
-        model, signature, filepath, samples=given, rtol=rtol, atol=atol, seed=seed, verbose=verbose
+        model,
+        signature,
+        filepath,
+        samples=given,
+        verify=verify,
+        time_budget=time_budget,
+        rtol=rtol,
+        atol=atol,
+        seed=seed,
+        verbose=verbose,
     )
 
 
@@ -94,57 +100,43 @@ def prove(
     *,
     name: str | None = None,
     samples: Iterable[Sample] | None = None,
+    verify: Verify = True,
+    time_budget: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     seed: int = 0,
     verbose: bool | None = None,
 ) -> ParityReport:
     """`check_parity` for a signature that is known; `name` is what the report calls the file."""
-    started = time.perf_counter()
-    proof = Proof(model, signature, rtol, atol)
-
-    def report(problem: str | None = None, difference: Difference | None = None) -> ParityReport:
-        return ParityReport(
-            filepath=name or str(filepath),
-            model=model.name,
-            seed=seed if samples is None else None,
-            checks=tuple(proof.checks),
-            skipped=tuple(proof.skipped),
-            problem=problem,
-            first_difference=difference,
-            versions=_versions(),
-            seconds=time.perf_counter() - started,
-        )
-
+    level, budget = level_of(verify), Budget(time_budget)
+    proof = Proof(model, signature, rtol, atol, budget)
+    path, layers = Path(filepath), list[LayerCheck]()
     try:
-        onnx = OnnxSide(Path(filepath))
+        onnx = OnnxSide(path)
+        problem = mismatched_signature(signature.contract, onnx)
     except RefusedError as error:
-        return report(f"onnxruntime does not load it: {error}")
-    problem = mismatched_signature(signature.contract, onnx)
-    if problem is not None:
-        return report(problem)
-    drawn = list(draw_samples(signature.contract, seed)) if samples is None else list(samples)
-    proof.run(onnx, tracked(drawn, "proving", verbose))
-    if samples is None and len(proof.skipped) > len(drawn) // 2:
-        larger = list(draw_samples(signature.contract, seed, LARGER_PLANS))
-        proof.run(onnx, tracked(larger, "proving larger inputs", verbose))
-    if not proof.checks:
-        reasons = "; ".join(f"{skip.sample}: {skip.reason}" for skip in proof.skipped[:3])
-        raise ExportError(
-            f"Nothing was proven: the model '{model.name}' refuses every sample ({reasons}). "
-            f"Pass inputs that it accepts: check_parity(model, filepath, inputs=...)."
-        )
-    failed = proof.failed
-    if failed is None:
-        return report()
-    return report(
-        difference=find_first_difference(
-            model,
-            signature,
-            Path(filepath),
-            failed.feed,
-            agrees=lambda other: _all_ok(proof.compare(other, failed, eager=True)),
-        )
+        problem = f"onnxruntime does not load it: {error}"
+    if problem is None:
+        with bars(verbose) as shown_bars:
+            examination = Examination(proof, onnx, path, level, seed, shown_bars)
+            examination.run(samples)
+            layers = examination.layers
+    return ParityReport(
+        filepath=name or str(filepath),
+        model=model.name,
+        seed=seed if samples is None else None,
+        checks=tuple(proof.checks),
+        skipped=tuple(proof.skipped),
+        problem=problem,
+        first_difference=proof.difference,
+        level=level.name,
+        time_budget=time_budget,
+        left_out=tuple(proof.left_out),
+        notes=tuple(proof.notes),
+        layers=tuple(layers),
+        tolerance=str(proof.tolerance),
+        versions=_versions(),
+        seconds=budget.spent,
     )
 
 
@@ -171,99 +163,6 @@ def sample_of(signature: Signature, inputs: Any) -> Sample:
     dtypes = [tensor.dtype for tensor in contract.flat_inputs()]
     arrays = [np.asarray(part).astype(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
     return Sample("given inputs", dict(zip(flat_names, arrays, strict=True)))
-
-
-class Proof:
-    """Runs samples on both sides and keeps what came of them.
-
-    Args:
-        model: the Keras model.
-        signature: its signature.
-        rtol, atol: floats; None chooses by dtype. A tolerance that was asked for is kept to; the
-            usual one gives way to the model's own rounding noise.
-    """
-
-    def __init__(
-        self,
-        model: keras.Model,
-        signature: Signature,
-        rtol: float | None = None,
-        atol: float | None = None,
-    ):
-        self.keras = KerasSide(model, signature)
-        self.outputs = signature.contract.flat_outputs()
-        usual = TOLERANCES[compute_dtype(model)]
-        self.tolerance = Tolerance(
-            usual.rtol if rtol is None else rtol, usual.atol if atol is None else atol
-        )
-        self.allow_noise = rtol is None and atol is None
-        self.checks: list[Check] = []
-        self.skipped: list[Skipped] = []
-        self.failed: Sample | None = None
-
-    def run(self, onnx: OnnxSide, samples: Iterable[Sample]) -> None:
-        """Compares the outputs on each sample."""
-        for number, sample in enumerate(samples):
-            # Every other one eagerly: a fault of tracing would be in the trace and in the file.
-            eager = number % 2 == 0
-            try:
-                checks = self.compare(onnx, sample, eager)
-                if not eager and not _all_ok(checks):
-                    checks = self.compare(onnx, sample, eager=True)
-                if not _all_ok(checks) and self.failed is None:
-                    self.keras.refuse_shapes(sample.feed)
-            except RefusedError as error:
-                self.skipped.append(Skipped(sample.description, str(error)))
-                continue
-            if self.failed is None and not _all_ok(checks):
-                self.failed = sample
-            self.checks += checks
-
-    def compare(self, onnx: OnnxSide, sample: Sample, eager: bool) -> list[Check]:
-        """The checks of one sample; `eager` is how Keras runs it."""
-        expected = self.keras.run(sample.feed, eager)
-        try:
-            found = onnx.run(sample.feed)
-        except RefusedError as error:
-            reason = f"onnxruntime fails where Keras does not: {error}"
-            return [
-                self._check(i, sample, value, problem=reason, max_error=np.inf)
-                for i, value in enumerate(expected)
-            ]
-        got = [found[tensor.name] for tensor in self.outputs]
-        compared = self._compare_all(expected, got, [0.0] * len(expected))
-        near = any(result.problem and np.isfinite(result.max_error) for result in compared)
-        if near and self.allow_noise:
-            side = self.keras
-            flat = [sample.feed[name] for name in side.names]
-            noise = rounding_noise(side.model, side.signature, flat, expected)
-            compared = self._compare_all(expected, got, noise)
-        return [
-            self._check(i, sample, value, **vars(result))
-            for i, (value, result) in enumerate(zip(expected, compared, strict=True))
-        ]
-
-    def _compare_all(
-        self, expected: list[np.ndarray], got: list[np.ndarray], noise: list[float]
-    ) -> list[Comparison]:
-        return [
-            compare(want, have, replace(self.tolerance, atol=self.tolerance.atol + extra))
-            for want, have, extra in zip(expected, got, noise, strict=True)
-        ]
-
-    def _check(self, index: int, sample: Sample, expected: np.ndarray, **found: Any) -> Check:
-        return Check(
-            sample=sample.description,
-            input_shapes=sample.shapes,
-            output=self.outputs[index].name,
-            shape=expected.shape,
-            dtype=str(expected.dtype),
-            **found,
-        )
-
-
-def _all_ok(checks: list[Check]) -> bool:
-    return all(check.ok for check in checks)
 
 
 def _is_ragged(value: Any) -> bool:

@@ -7,6 +7,7 @@ that holds the loop is seen as a whole.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 from keras_blocks.contract import TensorSpec
 from keras_blocks.export.hooks import Call, replaced_calls
 from keras_blocks.export.lowerings import lowered_call
+from keras_blocks.export.scopes import outside_of_graphs, scoped
 from keras_blocks.export.signature import Signature, trace
 from keras_blocks.export.standins import stand_ins
 
@@ -44,6 +46,7 @@ class Probe(keras.Model):
     def call(self, *arguments: Any) -> list[tf.Tensor]:
         """The tensors of `seen`."""
         found: dict[Seen, tf.Tensor] = {}
+        names = layer_names(self.model)
         calls: dict[str, int] = {}
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
@@ -57,7 +60,7 @@ class Probe(keras.Model):
 
             def watched(*args: Any, **kwargs: Any) -> Any:
                 outputs = call(*args, **kwargs)
-                note(layer.name, outputs)
+                note(names[id(layer)], outputs)
                 return outputs
 
             return watched
@@ -81,6 +84,46 @@ def probe_signature(probe: Probe, signature: Signature) -> Signature:
         for i, tensor in enumerate(traced.outputs)
     )
     return replace(signature, contract=replace(signature.contract, outputs=outputs))
+
+
+def layer_names(model: keras.Model) -> dict[int, str]:
+    """What each layer is called, by its id: its name, or its path where others have that name."""
+    layers = {id(layer): layer for layer in model._flatten_layers()}
+    counts = Counter(layer.name for layer in layers.values())
+    return {
+        key: (layer.path or layer.name) if counts[layer.name] > 1 else layer.name
+        for key, layer in layers.items()
+    }
+
+
+def kind_of_layer(model: keras.Model, name: str) -> str:
+    """The class of the layer that is called so; nothing where there is none."""
+    names = layer_names(model)
+    found = (layer for layer in model._flatten_layers() if names[id(layer)] == name)
+    return next((type(layer).__name__ for layer in found), "")
+
+
+def layer_scopes(model: keras.Model, signature: Signature) -> dict[str, str]:
+    """The name of each layer by the scope that the nodes of an export have from it."""
+    scopes: dict[str, str] = {}
+    names = layer_names(model)
+
+    def noting(layer: keras.layers.Layer) -> Call:
+        call = layer.call
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            scope = tf.compat.v1.get_default_graph().get_name_scope()
+            scopes.setdefault(outside_of_graphs(scope), names[id(layer)])
+            return call(*args, **kwargs)
+
+        return noted
+
+    def run(*flat: tf.Tensor) -> list[tf.Tensor]:
+        return signature.unpack(model(*signature.arguments(flat), training=False))
+
+    with replaced_calls(model, scoped(model, noting)):
+        trace(run, signature.specs())
+    return scopes
 
 
 def _tensors(outputs: Any, graph: tf.Graph | None) -> list[tf.Tensor]:

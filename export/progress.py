@@ -3,17 +3,54 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 PATIENCE = 1.0  # seconds; shorter work needs no bar
 
 Item = TypeVar("Item")
+
+
+class Bars:
+    """The bars of one piece of work, which come up together."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._uncounted: TaskID | None = None
+
+    def of(self, items: Sequence[Item], text: str) -> Iterator[Item]:
+        """Yields the items, with a bar beside the text."""
+        task = self._progress.add_task(text, total=len(items))
+        for item in items:
+            yield item
+            self._progress.advance(task)
+
+    def doing(self, text: str) -> None:
+        """Shows what is being done where it cannot be counted."""
+        if self._uncounted is None:
+            self._uncounted = self._progress.add_task(text, total=None)
+        self._progress.update(self._uncounted, description=text)
+
+
+@contextmanager
+def bars(verbose: bool | None = None) -> Iterator[Bars]:
+    """Bars on stderr, once the context takes more than `PATIENCE`.
+
+    Args:
+        verbose: bool, False never shows them, True shows them from the start; None waits.
+    """
+    progress = Progress(console=Console(stderr=True), transient=True)
+
+    def stop() -> None:
+        if progress.live.is_started:
+            progress.stop()
+
+    with _late(progress.start, stop, verbose):
+        yield Bars(progress)
 
 
 def tracked(items: Sequence[Item], text: str, verbose: bool | None = None) -> Iterator[Item]:
@@ -24,21 +61,8 @@ def tracked(items: Sequence[Item], text: str, verbose: bool | None = None) -> It
         text: what is being done, shown beside the bar.
         verbose: bool, False never shows a bar, True shows it from the start; None waits.
     """
-    started = time.perf_counter()
-    bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task(text, total=len(items))
-    shown = False
-    try:
-        for done, item in enumerate(items):
-            bar.update(task, completed=done)
-            late = time.perf_counter() - started > PATIENCE
-            if not shown and (verbose or (verbose is None and late)):
-                bar.start()
-                shown = True
-            yield item
-    finally:
-        if shown:
-            bar.stop()
+    with bars(verbose) as shown_bars:
+        yield from shown_bars.of(items, text)
 
 
 @contextmanager
@@ -50,12 +74,24 @@ def shown(text: str, verbose: bool | None = None) -> Iterator[None]:
         verbose: bool, False never shows it, True shows it from the start; None waits.
     """
     status = Console(stderr=True).status(text)
-    timer = threading.Timer(0.0 if verbose else PATIENCE, status.start)
-    if verbose is not False:
+    with _late(status.start, status.stop, verbose):
+        yield
+
+
+@contextmanager
+def _late(
+    start: Callable[[], None], stop: Callable[[], None], verbose: bool | None
+) -> Iterator[None]:
+    """Calls `start` when the context has lasted for `PATIENCE`, and `stop` when it ends."""
+    timer = threading.Timer(PATIENCE, start)
+    if verbose:
+        start()
+    elif verbose is None:
         timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        timer.join() if timer.ident else None
-        status.stop()
+        if timer.ident:
+            timer.join()
+        stop()

@@ -17,13 +17,27 @@ _ALONE = ("Random", "Expand")
 
 def prune(graph: onnx.GraphProto) -> None:
     """Orders the nodes, and removes unneeded and equal ones, and weights likewise."""
+    _take_out_weights(graph)
     _merge_equal_weights(graph)
     for inner in reversed(list(nested_graphs(graph))):
+        if inner is not graph:
+            _order_equal_outputs(inner)
         _order_nodes(inner)
         _merge_equal_nodes(inner)
     # Dead branches had to stay until here: merged nodes may be all that read a weight.
     _order_nodes(graph)
     _order_weights(graph)
+
+
+def _order_equal_outputs(graph: onnx.GraphProto) -> None:
+    """Of two outputs that are one tensor, one is a copy: tf2onnx makes it of either."""
+    copies = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    places = {value.name: place for place, value in enumerate(graph.output)}
+    for place, value in enumerate(graph.output):
+        source = copies.get(value.name, "")
+        if places.get(source, -1) > place:
+            graph.output[places[source]].name, value.name = value.name, source
+            places[source], places[graph.output[places[source]].name] = place, places[source]
 
 
 def _order_nodes(graph: onnx.GraphProto) -> None:
@@ -62,6 +76,26 @@ def _merge_equal_nodes(graph: onnx.GraphProto) -> None:
     set_all(graph.node, kept)
 
 
+def _take_out_weights(graph: onnx.GraphProto) -> None:
+    """Moves the weights of inner graphs to the outermost, where equal ones can be one."""
+    taken = {weight.name for weight in graph.initializer}
+    for inner in list(nested_graphs(graph))[1:]:
+        # What a graph gives must be its own.
+        outputs = {value.name for value in inner.output}
+        own, same = [], {}
+        for weight in [copied(weight) for weight in inner.initializer]:
+            if weight.name in outputs:
+                own.append(weight)
+                continue
+            if weight.name in taken:
+                same[weight.name] = weight.name = f"{weight.name}__{len(taken)}"
+            taken.add(weight.name)
+            graph.initializer.append(weight)
+        for node in inner.node:
+            read_instead(node, same)
+        set_all(inner.initializer, own)
+
+
 def _merge_equal_weights(graph: onnx.GraphProto) -> None:
     outputs = {value.name for value in graph.output}
     first: dict[bytes, onnx.TensorProto] = {}
@@ -86,6 +120,7 @@ def _order_weights(graph: onnx.GraphProto) -> None:
 def _computation(node: onnx.NodeProto) -> bytes:
     """All of a node but its name and those of its outputs, of which it says how many."""
     nameless = copied(node)
-    nameless.name = ""
+    nameless.name = nameless.doc_string = ""
+    nameless.domain = node.domain  # left out it is the same, but not the same bytes
     nameless.output[:] = ["y" if name else "" for name in node.output]
     return nameless.SerializeToString(deterministic=True)

@@ -1,4 +1,4 @@
-"""What an export and its proof found: a table for people, JSON for machines.
+"""What an export and its proof found: a table or a page for people, JSON for machines.
 
 The classes here only hold and present; `parity` and `convert` fill them.
 """
@@ -6,91 +6,27 @@ The classes here only hold and present; `parity` and `convert` fill them.
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from keras_blocks.contract import Contract
 from keras_blocks.errors import ParityError
+from keras_blocks.export.checks import Check, Difference, LayerCheck, Skipped
+from keras_blocks.export.json_report import JsonReport, finite
+from keras_blocks.export.page import export_page, proof_page
 from keras_blocks.export.tables import (
     checks_table,
+    layers_table,
     render,
     signature_table,
     size_text,
     skipped_texts,
-    value_text,
 )
 
 
 @dataclass(frozen=True)
-class Worst:
-    """The element that is furthest off: its index, ONNX's value and Keras's value."""
-
-    index: tuple[int, ...]
-    got: Any
-    expected: Any
-
-    def __str__(self) -> str:
-        got, expected = value_text(self.got), value_text(self.expected)
-        return f"at {list(self.index)} got {got}, expected {expected}"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One output on one sample.
-
-    Args:
-        sample: str, the sample in words.
-        input_shapes: the shapes of the flat inputs by name.
-        output: str, the name of the flat output.
-        shape, dtype: what Keras gave.
-        max_error, mean_error: of the absolute difference.
-        relative_error: max_error by the largest magnitude that Keras gave.
-        tolerance: float, the largest absolute error that passes.
-        argmax_agreement: the share of vectors whose largest element is the same, ties left out;
-            None where the output is no vector of several floats.
-        worst: the element with the largest error, or None if all are equal.
-        problem: str, what is wrong, or None.
-    """
-
-    sample: str
-    input_shapes: dict[str, tuple[int, ...]]
-    output: str
-    shape: tuple[int, ...]
-    dtype: str
-    max_error: float = 0.0
-    mean_error: float = 0.0
-    relative_error: float = 0.0
-    tolerance: float = 0.0
-    argmax_agreement: float | None = None
-    worst: Worst | None = None
-    problem: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the file gave what Keras gave."""
-        return self.problem is None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A sample that Keras itself refuses, and why."""
-
-    sample: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first place where the file departs from the model; `layer` is None where unknown."""
-
-    message: str
-    layer: str | None = None
-
-
-@dataclass(frozen=True)
-class ParityReport:
+class ParityReport(JsonReport):
     """The proof, or what disproves it.
 
     Args:
@@ -101,6 +37,12 @@ class ParityReport:
         skipped: the samples that Keras itself refused.
         problem: str, why the file could not be compared at all, or None.
         first_difference: where the difference starts, or None.
+        level: str, how thorough it was: "fast", "usual" or "thorough" (see `levels`).
+        time_budget: float, the seconds that it was given, or None.
+        left_out: the samples for which there was no time, in words.
+        notes: what is no difference, and worth knowing.
+        layers: the errors of the layers, in the order of computation, where they were measured.
+        tolerance: str, what is allowed, and why.
         versions: of the packages that took part.
         seconds: float, how long the proof took.
     """
@@ -112,6 +54,12 @@ class ParityReport:
     skipped: tuple[Skipped, ...] = ()
     problem: str | None = None
     first_difference: Difference | None = None
+    level: str = "usual"
+    time_budget: float | None = None
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    layers: tuple[LayerCheck, ...] = ()
+    tolerance: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -122,8 +70,8 @@ class ParityReport:
 
     @property
     def samples(self) -> int:
-        """How many samples were compared."""
-        return len({check.sample for check in self.checks})
+        """How many samples were compared, each counted once."""
+        return _count(self.checks)
 
     @property
     def max_error(self) -> float:
@@ -148,7 +96,8 @@ class ParityReport:
         if wrong:
             first = wrong[0]
             shapes = ", ".join(f"{n} {list(s)}" for n, s in first.input_shapes.items())
-            lines.append(f"Output '{first.output}' for inputs {shapes} ({first.sample}):")
+            seed = "" if self.seed is None else f", seed {self.seed}"
+            lines.append(f"Output '{first.output}' for inputs {shapes} ({first.sample}{seed}):")
             lines.append(f"{first.problem}.")
             lines.append(f"{len(wrong)} of {len(self.checks)} checks differ.")
         if self.first_difference is not None:
@@ -157,47 +106,62 @@ class ParityReport:
 
     def summary(self) -> dict[str, Any]:
         """The short form that travels in the file's metadata; the same proof, the same text."""
+        fixed = [check for check in self.checks if check.fixed]
         return {
             "ok": self.ok,
-            "samples": self.samples,
+            "level": self.level,
+            "samples": _count(fixed),
             "skipped": len(self.skipped),
+            "left_out": len(self.left_out),
             "seed": self.seed,
-            "max_error": _finite(float(f"{self.max_error:.2g}")),
+            "max_error": finite(float(f"{max((c.max_error for c in fixed), default=0.0):.2g}")),
             "versions": self.versions,
         }
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in JSON's types; infinities and NaN as text, for JSON has none."""
         body = {"ok": self.ok, "samples": self.samples, "max_error": self.max_error}
-        return _finite({**body, **asdict(self)})
+        return finite({**body, **asdict(self)})
 
-    def to_json(self) -> str:
-        """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=2)
+    def to_html(self) -> str:
+        """One page with the errors by shape and by layer, which needs no other file."""
+        return proof_page(self)
 
-    def save(self, filepath: str | Path) -> Path:
-        """Writes `to_json` to a `.json` file."""
-        return _save_json(self.to_json(), filepath)
+    def verdict(self) -> str:
+        """What was found, in a line if all is well."""
+        if not self.ok:
+            return self.failure_text()
+        text = (
+            f"{self.filepath} equals the Keras model '{self.model}': {self.samples} samples, "
+            f"worst error {self.max_error:.2g}"
+        )
+        return text if self.seed is None else f"{text} (seed {self.seed})"
+
+    def remarks(self) -> list[str]:
+        """What was not compared, what was allowed, and what else is worth knowing."""
+        texts = skipped_texts(self.skipped)
+        if self.left_out:
+            texts.append(
+                f"left out, for the time budget of {self.time_budget:g} s was spent: "
+                f"{'; '.join(self.left_out)}"
+            )
+        texts += [f"note: {note}" for note in self.notes]
+        if self.checks and self.tolerance:
+            texts.append(f"allowed: {self.tolerance}")
+        return texts
 
     def __str__(self) -> str:
-        if self.ok:
-            verdict = (
-                f"{self.filepath} equals the Keras model '{self.model}': {self.samples} samples, "
-                f"worst error {self.max_error:.2g}"
-            )
-            if self.seed is not None:
-                verdict += f" (seed {self.seed})"
-        else:
-            verdict = self.failure_text()
-        parts: list[Any] = [verdict]
+        parts: list[Any] = [self.verdict()]
         if self.checks:
             parts.append(checks_table(self.checks))
-        parts.extend(skipped_texts(self.skipped))
+        if self.layers:
+            parts.append(layers_table(self.layers))
+        parts.extend(self.remarks())
         return render(parts)
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class ExportResult(JsonReport):
     """What `export_onnx` made.
 
     Args:
@@ -223,13 +187,9 @@ class ExportResult:
         body["parity"] = None if self.parity is None else self.parity.to_dict()
         return body
 
-    def to_json(self) -> str:
-        """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def save(self, filepath: str | Path) -> Path:
-        """Writes `to_json` to a `.json` file."""
-        return _save_json(self.to_json(), filepath)
+    def to_html(self) -> str:
+        """One page with the signature, the ops and the proof, which needs no other file."""
+        return export_page(self)
 
     def __str__(self) -> str:
         nodes = sum(self.op_counts.values())
@@ -244,19 +204,5 @@ class ExportResult:
         return render(parts)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _save_json(text: str, filepath: str | Path) -> Path:
-    path = Path(filepath)
-    if path.suffix != ".json":
-        raise ValueError(f"A report is saved as .json. Received: filepath={str(filepath)!r}")
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+def _count(checks: Iterable[Check]) -> int:
+    return len({check.sample for check in checks if not check.again})

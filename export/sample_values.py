@@ -14,9 +14,15 @@ DEFAULT_INTEGERS = (0, 7)  # for integers of which the contract gives no bounds
 
 
 def draw_values(
-    spec: TensorSpec, shape: tuple[int, ...], scale: float, generator: np.random.Generator
+    spec: TensorSpec,
+    shape: tuple[int, ...],
+    scale: float,
+    generator: np.random.Generator,
+    pixels: bool = False,
 ) -> np.ndarray:
     """Random values for an input: normal floats times `scale`, integers over all they may be.
+
+    With `pixels` an image holds whole numbers from 0 to 255.
 
     Raises:
         ExportError: nothing can be drawn for the input's dtype.
@@ -32,6 +38,8 @@ def draw_values(
             f"Pass inputs that the model accepts: check_parity(model, filepath, inputs=...)."
         )
     values = generator.normal(scale=scale, size=shape)
+    if pixels and is_image(spec):
+        values = generator.integers(0, 256, shape).astype("float64")
     if spec.minimum is not None and spec.maximum is not None:
         values = generator.uniform(spec.minimum, spec.maximum, shape)
     return np.clip(values, spec.minimum, spec.maximum).astype(spec.dtype)
@@ -105,6 +113,13 @@ def is_ids(spec: TensorSpec) -> bool:
     """Whether an input holds the ids of a vocabulary of known size."""
     drawn_freely = spec.tree_of is None and spec.edges_of is None
     return kind_of(spec) in "iu" and spec.maximum is not None and drawn_freely
+
+
+def is_image(spec: TensorSpec) -> bool:
+    """Whether an input of floats looks like images: one, three or four channels at either end."""
+    if kind_of(spec) != "f" or spec.ragged or len(spec.shape) != 4:
+        return False
+    return bool({1, 3, 4} & {spec.shape[1], spec.shape[-1]})
 
 
 def kind_of(spec: TensorSpec) -> str:

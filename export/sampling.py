@@ -9,98 +9,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.export.plans import Plan, plans_of, with_fixed_batch
 from keras_blocks.export.random_trees import leaf_count, random_edges, random_parents
 from keras_blocks.export.sample_values import (
     BLANKS_TEXT,
     bounds,
     draw_values,
     has_steps,
-    is_ids,
+    is_image,
     kind_of,
     put_blanks,
 )
 
 BATCH = "batch"
-MOST_IDS = 8192  # of a larger vocabulary this many ids are drawn
 MOST_ROOTS = 3  # of a row, where forests are allowed
 MOST_ELEMENTS = 2**21  # of one input; beyond this a sample takes too long to be worth it
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The flat inputs of one run, by name, and the sample in words."""
+    """The flat inputs of one run.
+
+    Args:
+        description: str, the sample in words.
+        feed: the inputs by name.
+        plan: what it was drawn from, if it was drawn.
+        fixed: bool, False where the time decides whether it is run.
+    """
 
     description: str
     feed: dict[str, np.ndarray]
+    plan: Plan | None = None
+    fixed: bool = True
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs by name."""
         return {name: value.shape for name, value in self.feed.items()}
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sample looks like.
-
-    Args:
-        lengths: of the rows, whose number is the batch; only ragged inputs read the values.
-        size: of the named dims; 1 is the case most often frozen.
-        apart: the second, third ... named dim and ragged input get other sizes than the first.
-        blanks: "front", "middle", "tail", "rows" or None: where zeros are put.
-        trees: the shape of the trees.
-        scale: of the floats.
-    """
-
-    lengths: tuple[int, ...]
-    size: int = 4
-    apart: bool = False
-    blanks: str | None = None
-    trees: str = "binary"
-    scale: float = 1.0
-
-
-def _dense(batch: int, size: int, **rest: object) -> Plan:
-    return Plan((size,) * batch, size, **rest)  # type: ignore[arg-type]
-
-
-# Sizes: 1, primes, powers of two and one more, for kernels that work in blocks of 4, 8 or 16.
-DENSE_PLANS = (
-    _dense(1, 1),
-    _dense(1, 7, blanks="tail"),
-    _dense(2, 2),
-    _dense(2, 3, apart=True),
-    _dense(3, 16, blanks="front"),
-    _dense(5, 17, blanks="rows"),
-    _dense(7, 3, blanks="middle"),
-    _dense(3, 9, scale=10.0),
-    _dense(17, 5, apart=True, blanks="middle"),
-    _dense(1, 33),
-)
-RAGGED_PLANS = (
-    Plan((1,), 1),
-    Plan((7,), 2),
-    Plan((3, 1), 3, blanks="tail"),
-    Plan((0, 4, 2), 5, trees="chain"),
-    Plan((5, 0, 0, 7), 2, blanks="front"),
-    Plan((6, 0), 1, apart=True, trees="star"),
-    Plan((0,), 3),
-    Plan((0, 0, 0), 2),
-    Plan((), 2),
-    Plan((1, 1, 1), 7, blanks="rows"),
-    Plan((9, 4, 2), 3, scale=10.0, trees="chain"),
-    Plan((16, 1, 17, 3, 2), 16, trees="random", blanks="middle"),
-    Plan((16, 1, 17, 3, 2), 5, trees="binary"),
-    Plan((2, 9, 5), 17, apart=True, trees="random"),
-    Plan((33, 2, 0, 5, 11, 7, 1), 17, trees="chain"),
-)
-# For models that refuse short inputs: deep stacks of unpadded windows, image backbones.
-LARGER_PLANS = tuple(_dense(batch, size) for batch, size in ((1, 47), (2, 65), (3, 128), (2, 225)))
+    @property
+    def elements(self) -> int:
+        """How many numbers the inputs have in all."""
+        return sum(value.size for value in self.feed.values())
 
 
 def draw_samples(
@@ -111,43 +66,14 @@ def draw_samples(
     Raises:
         ExportError: an input has a dtype for which nothing can be drawn.
     """
-    if plans is None:
-        ragged = any(spec.ragged for spec in contract.inputs)
-        plans = (*(RAGGED_PLANS if ragged else DENSE_PLANS), *_vocabulary_plans(contract))
     seen = set()
-    for number, plan in enumerate(plans):
+    for number, plan in enumerate(plans_of(contract) if plans is None else plans):
         room = _Room(contract, plan)
         if room.description in seen or room.largest() > MOST_ELEMENTS:
             continue
         seen.add(room.description)
-        yield Sample(room.description, room.draw(np.random.default_rng([seed, number])))
-
-
-def _vocabulary_plans(contract: Contract) -> Iterator[Plan]:
-    """One plan with room for every token id, in rows so short that no id is forgotten again."""
-    counts = [bounds(spec)[1] - bounds(spec)[0] + 1 for spec in contract.inputs if is_ids(spec)]
-    if counts:
-        steps = min(_steps(spec) for spec in contract.inputs if is_ids(spec))
-        rows = math.ceil(min(max(counts), MOST_IDS) / steps)
-        yield Plan((steps,) * rows, steps, trees="chain")
-
-
-def _steps(spec: TensorSpec) -> int:
-    if spec.leaves_of:
-        return 1  # a chain has one leaf
-    fixed = math.prod(n for n in spec.shape[1:] if isinstance(n, int))
-    dynamic = spec.ragged or any(isinstance(n, str) for n in spec.shape[1:])
-    return 3 * fixed if dynamic else max(fixed, 1)
-
-
-def _with_fixed_batch(plan: Plan, contract: Contract) -> Plan:
-    """The plan with as many rows as the model has, where that number is fixed."""
-    first_dims = [spec.shape[0] for spec in contract.inputs if spec.shape and not spec.ragged]
-    fixed = [dim for dim in first_dims if isinstance(dim, int)]
-    if not fixed:
-        return plan
-    rows = plan.lengths or (1,)
-    return replace(plan, lengths=tuple(rows[i % len(rows)] for i in range(fixed[0])))
+        values = room.draw(np.random.default_rng([seed, number]))
+        yield Sample(room.description, values, room.plan)
 
 
 class _Room:
@@ -156,7 +82,7 @@ class _Room:
     def __init__(self, contract: Contract, plan: Plan):
         self.specs = contract.inputs
         self.by_name = {spec.name: spec for spec in contract.inputs}
-        self.plan = plan = _with_fixed_batch(plan, contract)
+        self.plan = plan = with_fixed_batch(plan, contract)
         self.sizes = {BATCH: len(plan.lengths)}
         self.rows: dict[str, tuple[int, ...]] = {}
         for spec in self.specs:
@@ -189,6 +115,8 @@ class _Room:
             parts.append(BLANKS_TEXT[self.plan.blanks])
         if self.plan.scale != 1 and any(kind_of(spec) == "f" for spec in self.specs):
             parts.append(f"floats times {self.plan.scale:g}")
+        if self.plan.pixels and any(map(is_image, self.specs)):
+            parts.append("pixels")
         return ", ".join(parts) or "the one shape"
 
     def largest(self) -> int:
@@ -208,7 +136,7 @@ class _Room:
                 values = _joined(spec, _edges(spec, trees[spec.edges_of], generator))
             else:
                 shape = self._shape(spec, lengths)
-                values = draw_values(spec, shape, self.plan.scale, generator)
+                values = draw_values(spec, shape, self.plan.scale, generator, self.plan.pixels)
                 if self.plan.blanks and has_steps(spec):
                     put_blanks(values, spec, lengths, self.plan.blanks)
             feed[spec.name] = values

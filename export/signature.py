@@ -15,12 +15,16 @@ import tensorflow as tf
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
-from keras_blocks.export.hooks import replaced_calls
+from keras_blocks.export.element_types import file_dtype, in_file_dtype
+from keras_blocks.export.hooks import Call, replaced_calls
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.ranges import Reads, ValueRange
 from keras_blocks.export.standins import stand_ins
 from keras_blocks.export.symbols import Symbol, named_dims, symbols_of, unique_names
 from keras_blocks.ragged import from_row_splits
+
+# Keras does not name this base of all of them.
+_DataLayer = keras.layers.Rescaling.__bases__[0]
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ class Signature:
         Stateful layers start afresh, as they do in every run of the exported file, and keep the
         state they had before.
         """
+        with replaced_calls(model, _as_in_a_graph):
+            return self._call(model, flat)
+
+    def _call(self, model: keras.Model, flat: Sequence[Any]) -> list[Any]:
         stateful = [layer for layer in model._flatten_layers() if _state_of(layer)]
         kept = [[state.numpy() for state in _state_of(layer)] for layer in stateful]
         for layer in stateful:
@@ -162,7 +170,7 @@ def _reason(error: Exception) -> str:
 
 def output_names(model: keras.Model, outputs: Any) -> list[str]:
     """The Keras names of the outputs: dict keys, or the names of a functional model's layers."""
-    paths = keras.tree.flatten_with_path(outputs)
+    paths = [item for item in keras.tree.flatten_with_path(outputs) if item[1] is not None]
     if any(isinstance(key, str) for path, _ in paths for key in path):
         return [".".join(str(key) for key in path) for path, _ in paths]
     layers = getattr(getattr(model, "_functional", model), "output_names", None)
@@ -175,9 +183,10 @@ def _arguments(structure: tuple[Any, ...], flat: Sequence[Any]) -> tuple[Any, ..
     rest = iter(flat)
 
     def argument(symbol: Symbol) -> Any:
+        values = tf.cast(tf.convert_to_tensor(next(rest)), symbol.dtype)
         if not symbol.ragged:
-            return tf.convert_to_tensor(next(rest))
-        values, row_splits = (tf.convert_to_tensor(next(rest)) for _ in range(2))
+            return values
+        row_splits = tf.convert_to_tensor(next(rest))
         return from_row_splits(values, row_splits)
 
     # In order: the tensors of a ragged input follow one another.
@@ -191,12 +200,28 @@ def _leaves(outputs: Any) -> list[Any]:
 
 def _parts(tensor: Any) -> list[Any]:
     if not isinstance(tensor, tf.RaggedTensor):
-        return [tensor]
+        return [in_file_dtype(tensor)]
     if tensor.ragged_rank != 1:
         raise ExportError(
             f"an output is ragged in {tensor.ragged_rank} axes; ONNX outputs carry one ragged axis"
         )
-    return [tensor.values, tf.cast(tensor.row_splits, tf.int64)]
+    return [in_file_dtype(tensor.values), tf.cast(tensor.row_splits, tf.int64)]
+
+
+def _as_in_a_graph(layer: keras.layers.Layer) -> Call | None:
+    """What makes a layer for data (`Resizing`, `CenterCrop`, ...) take its inputs as floats.
+
+    It does so in a graph, and says so of its outputs, but rounds bytes to bytes when run eagerly.
+    """
+    if not isinstance(layer, _DataLayer):
+        return None
+    own_call = layer.call
+
+    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        floats = keras.tree.map_structure(lambda x: tf.cast(x, layer.compute_dtype), inputs)
+        return own_call(floats, *args, **kwargs)
+
+    return call
 
 
 def _state_of(layer: keras.layers.Layer) -> list[Any]:
@@ -216,9 +241,8 @@ def _named_range(owners: list[Symbol], found: ValueRange) -> dict[str, Any]:
 
 def _input_spec(symbol: Symbol, ranges: dict[str, dict[str, Any]]) -> TensorSpec:
     shape = named_dims(symbol.name, symbol.shape, symbol.ragged)
-    return TensorSpec(
-        symbol.name, symbol.dtype, shape, symbol.ragged, **ranges.get(symbol.name, {})
-    )
+    dtype = file_dtype(symbol.dtype)
+    return TensorSpec(symbol.name, dtype, shape, symbol.ragged, **ranges.get(symbol.name, {}))
 
 
 def _output_specs(model: keras.Model, traced: Any, taken: list[str]) -> tuple[TensorSpec, ...]:
@@ -234,4 +258,4 @@ def _output_spec(name: str, leaf: Any) -> TensorSpec:
         raise ExportError(f"output '{name}' has no known rank")
     ragged = isinstance(leaf, tf.RaggedTensor | tf.RaggedTensorSpec)
     shape = named_dims(name, tuple(leaf.shape), ragged)
-    return TensorSpec(name, leaf.dtype.name, shape, ragged)
+    return TensorSpec(name, file_dtype(leaf.dtype.name), shape, ragged)

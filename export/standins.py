@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.opsets import DEFAULT_OPSET
 
 STAND_IN_OP = "PyFunc"
 EMPTY = ""
@@ -30,19 +31,32 @@ class OnnxNode:
     domain: str = ""
 
 
-_open_tables: list[dict[str, OnnxNode]] = []
+@dataclass(eq=False)
+class _Table:
+    """The nodes of one export by token, and the opset that its file is to have."""
+
+    opset: int
+    nodes: dict[str, OnnxNode] = field(default_factory=dict)
+
+
+_open_tables: list[_Table] = []
 _numbers = itertools.count()
 
 
 @contextmanager
-def stand_ins() -> Any:
+def stand_ins(opset: int = DEFAULT_OPSET) -> Any:
     """Within the context, `onnx_node` works; gives the table from tokens to nodes."""
-    table: dict[str, OnnxNode] = {}
+    table = _Table(opset)
     _open_tables.append(table)
     try:
-        yield table
+        yield table.nodes
     finally:
         _open_tables.remove(table)
+
+
+def target_opset() -> int:
+    """The opset of the file that is being made: a lowering may need an op that came late."""
+    return _open_tables[-1].opset if _open_tables else DEFAULT_OPSET
 
 
 def onnx_node(
@@ -67,10 +81,13 @@ def onnx_node(
     if not _open_tables:
         raise ExportError(f"onnx_node('{op_type}') works in an export only")
     token = f"keras_blocks.{next(_numbers)}"
+    inputs = list(inputs)
+    while inputs and inputs[-1] is None:
+        inputs.pop()  # an empty name at the end makes onnxruntime crash in some ops
     given = [tensor for tensor in inputs if tensor is not None]
     positions = iter(range(len(given)))
     slots = tuple(None if tensor is None else next(positions) for tensor in inputs)
-    _open_tables[-1][token] = OnnxNode(op_type, slots, attributes, domain)
+    _open_tables[-1].nodes[token] = OnnxNode(op_type, slots, attributes, domain)
     results = tf.raw_ops.PyFunc(input=given, token=token, Tout=[spec.dtype for spec in outputs])
     # The shape of a PyFunc is lost when the graph is frozen, that of an EnsureShape is not.
     return [tf.ensure_shape(y, spec.shape) for y, spec in zip(results, outputs, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +12,10 @@ import tensorflow as tf
 
 from keras_blocks.contract import ROW_SPLITS_DTYPE, Dim
 from keras_blocks.errors import ExportError
+from keras_blocks.export.element_types import file_dtype
 
 TIME_AXIS = 1
+_EXAMPLE = 'keras.InputSpec(shape=(None, 4), dtype="float32")'
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class Symbol:
 
     def tensor_specs(self) -> list[tf.TensorSpec]:
         """The flat tensors that carry it."""
+        dtype = file_dtype(self.dtype)
         if not self.ragged:
-            return [tf.TensorSpec(self.shape, self.dtype)]
+            return [tf.TensorSpec(self.shape, dtype)]
         # The rows lie after one another: batch and time are one axis.
-        values = tf.TensorSpec((None, *self.shape[2:]), self.dtype)
+        values = tf.TensorSpec((None, *self.shape[2:]), dtype)
         return [values, tf.TensorSpec((None,), ROW_SPLITS_DTYPE)]
 
 
@@ -42,7 +46,7 @@ def symbols_of(model: keras.Model, input_signature: Any = None) -> tuple[Any, ..
     if input_signature is not None:
         arguments = _as_arguments(input_signature)
     elif isinstance(model, keras.Sequential):
-        arguments = (model.inputs[0],) if model.built and model.inputs else ()
+        arguments = (_first_input(model),) if model.built and model.inputs else ()
     elif getattr(model, "inputs", None):
         arguments = (model.input,)
     else:
@@ -96,9 +100,31 @@ def _as_arguments(input_signature: Any) -> tuple[Any, ...]:
     return (input_signature,)
 
 
+def _first_input(model: keras.Sequential) -> Symbol:
+    """That of the `keras.Input`, or what Keras made of the first call if there was none: a batch
+    size that was chance, and an element type that is the first layer's own."""
+    symbol = _symbol(model.inputs[0])
+    stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
+    shape = symbol.shape if stateful else (None, *symbol.shape[1:])
+    name = model.inputs[0]._keras_history.operation.name
+    return replace(symbol, name=name, shape=shape, dtype_known=symbol.dtype != model.compute_dtype)
+
+
 def _recorded_arguments(model: keras.Model) -> tuple[Any, ...]:
     """The shapes of a subclassed model's first call; Keras keeps neither dtypes nor raggedness."""
     shapes = getattr(model, "_build_shapes_dict", None) or {}
+    required = [
+        parameter.name
+        for parameter in inspect.signature(model.call).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if shapes and len(required) > len(shapes):
+        raise ExportError(
+            f"model '{model.name}' takes {', '.join(required)}, and Keras keeps the shape of the "
+            f"first alone. Pass input_signature=[...] with one spec for each of them, such as "
+            f"{_EXAMPLE}."
+        )
     return tuple(_recorded(shape, model.compute_dtype) for shape in shapes.values())
 
 
@@ -136,14 +162,23 @@ def _name(path: tuple[Any, ...], leaf: Any, index: int | None) -> str:
 def _symbol(leaf: Any) -> Symbol:
     if isinstance(leaf, Symbol):
         return leaf
-    if leaf.shape is None or leaf.dtype is None:
-        raise ExportError(f"an input needs a shape and a dtype; got {leaf!r}")
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        raise TypeError(
+            "`input_signature` must hold a keras.InputSpec, tf.TensorSpec, tf.RaggedTensorSpec or "
+            "keras.Input for every input, in a list of the model's positional arguments. "
+            f"Received: {leaf!r} (of type {type(leaf).__name__}). "
+            f"Write input_signature=[{_EXAMPLE}]."
+        )
+    if leaf.shape is None or leaf.dtype is None or getattr(leaf.shape, "rank", 0) is None:
+        raise ExportError(
+            f"an input needs a shape and a dtype; got {leaf!r}. Write {_EXAMPLE}, with None where "
+            "a size is free."
+        )
     ragged = isinstance(leaf, tf.RaggedTensorSpec) or bool(getattr(leaf, "ragged", False))
     if isinstance(leaf, tf.RaggedTensorSpec) and leaf.ragged_rank != 1:
         raise ExportError(
             f"a ragged input has rows of unequal length (ragged_rank 1); got {leaf!r}, "
             f"ragged_rank {leaf.ragged_rank}"
         )
-    if bool(getattr(leaf, "sparse", False)):
-        raise ExportError(f"ONNX has no sparse inputs; got {leaf!r}. Make the input dense.")
+    # ONNX has no sparse tensors: a sparse input is a dense one in the file.
     return Symbol("", keras.backend.standardize_dtype(leaf.dtype), tuple(leaf.shape), ragged)

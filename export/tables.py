@@ -1,8 +1,9 @@
-"""How reports look in a terminal: plain tables, narrow enough for 100 columns."""
+"""How reports look in a terminal: plain tables, as wide as it is, from 80 columns on."""
 
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from rich.table import Table
 from keras_blocks.contract import Contract, TensorSpec
 
 if TYPE_CHECKING:
-    from keras_blocks.export.report import Check, Skipped
+    from keras_blocks.export.checks import Check, LayerCheck, Skipped
 
-WIDTH = 100
+NARROWEST, WIDEST = 80, 120
+ROOMY = 100  # columns; from here on tables of checks have all they know
 MOST_ROWS = 30  # beyond this a table shows only what differs and the worst row of each output
 
 
@@ -23,18 +25,24 @@ def signature_table(contract: Contract) -> Table:
     table = Table("", "name", "dtype", "shape", "notes", box=None, pad_edge=False)
     for side, specs in (("input", contract.inputs), ("output", contract.outputs)):
         for spec in specs:
-            table.add_row(side, spec.name, spec.dtype, f"({_joined(spec.shape)})", _notes(spec))
+            table.add_row(side, spec.name, spec.dtype, f"({_joined(spec.shape)})", notes_of(spec))
     return table
 
 
 def render(parts: Iterable[Any]) -> str:
-    """Text and tables as plain text, no line wider than `WIDTH` unless one word is."""
+    """Text and tables as plain text, no line wider than the terminal unless one word is."""
     console = Console(
-        file=io.StringIO(), width=WIDTH, color_system=None, highlight=False, markup=False
+        file=io.StringIO(), width=width(), color_system=None, highlight=False, markup=False
     )
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+
+
+def width() -> int:
+    """The terminal's columns, within reason; `NARROWEST` where there is none."""
+    columns = shutil.get_terminal_size((NARROWEST, 0)).columns
+    return min(max(columns, NARROWEST), WIDEST)
 
 
 def size_text(size: int) -> str:
@@ -45,7 +53,8 @@ def size_text(size: int) -> str:
     return f"{size} bytes"
 
 
-def _notes(spec: TensorSpec) -> str:
+def notes_of(spec: TensorSpec) -> str:
+    """What else is known of an input or output."""
     notes = []
     if spec.ragged:
         notes.append(f"ragged ({spec.row_splits_name})")
@@ -86,26 +95,56 @@ def skipped_texts(skipped: Sequence[Skipped]) -> list[str]:
 
 def checks_table(checks: Sequence[Check]) -> Table:
     """The checks as a table: all of them, or those that matter where they are many."""
+    roomy = width() >= ROOMY
+    several = roomy or len({check.output for check in checks}) > 1
     table = Table(box=None, pad_edge=False)
-    for heading in ("sample", "output", "shape"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("max error", "mean error", "allowed", "argmax", ""):
+    table.add_column("sample", overflow="fold")
+    if several:
+        table.add_column("output", overflow="fold")
+    if roomy:
+        table.add_column("shape", overflow="fold")
+    for heading in ("max err", "mean", "relative", "allowed", "argmax", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     shown = _shown(checks)
     for check in shown:
         agreement = check.argmax_agreement
         table.add_row(
             check.sample,
-            check.output,
-            f"({_joined(check.shape)})",
+            *([check.output] if several else []),
+            *([f"({_joined(check.shape)})"] if roomy else []),
             f"{check.max_error:.1e}",
             f"{check.mean_error:.1e}",
+            f"{check.relative_error:.1e}",
             f"{check.tolerance:.1e}",
             "" if agreement is None else f"{agreement:.1%}",
             "ok" if check.ok else "WRONG",
         )
     if len(shown) < len(checks):
         table.caption = f"{len(checks) - len(shown)} more checks are equal or differ likewise"
+    return table
+
+
+def layers_table(layers: Sequence[LayerCheck]) -> Table:
+    """The errors of the layers as a table: all of them, or the worst where they are many."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("layer", "class"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("max err", "relative", "allowed", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    worst = sorted(layers, key=lambda layer: (layer.ok, -layer.relative_error))[:MOST_ROWS]
+    kept = {id(layer) for layer in worst}
+    for layer in layers:
+        if id(layer) in kept:
+            table.add_row(
+                layer.name,
+                layer.kind,
+                f"{layer.max_error:.1e}",
+                f"{layer.relative_error:.1e}",
+                f"{layer.tolerance:.1e}",
+                "ok" if layer.ok else "WRONG",
+            )
+    if len(kept) < len(layers):
+        table.caption = f"{len(layers) - len(kept)} more layers, of smaller relative errors"
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 from keras_blocks.errors import KerasBlocksError, MissingExtraError, ParityError, TreeError
@@ -110,7 +111,30 @@ def _register_with_keras() -> None:
             __getattr__(name)
 
 
-# Keras finds the classes of a saved model only if they have been imported. Where it is in use
-# already, that costs little.
+class _AfterKeras:
+    """Finds the module keras as Python does, and registers the classes once it is imported."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != "keras":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (f.find_spec(name, path, target) for f in others)), None)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_register(module: Any) -> None:
+                run(module)
+                with contextlib.suppress(ValueError):
+                    sys.meta_path.remove(self)
+                _register_with_keras()
+
+            spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
+        return spec
+
+
+# Keras finds the classes of a saved model only if they have been imported. Where it is in use, now
+# or later, that costs little.
 if "keras" in sys.modules:
     _register_with_keras()
+else:
+    sys.meta_path.insert(0, _AfterKeras())

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 METADATA_KEY = "keras_blocks.contract"
 PROOF_METADATA_KEY = "keras_blocks.proof"
 """Where the exporter leaves a short JSON summary of the proof."""
+CHANGES_METADATA_KEY = "keras_blocks.changes"
+"""What was done to the file since it was exported: a JSON list, the first change first."""
 FORMAT_VERSION = 2
 """1 knew of a tree only `tree_of` and `max_children`."""
 ROW_SPLITS_DTYPE = "int64"
@@ -92,10 +95,19 @@ class Contract:
 
     def flat_inputs(self) -> tuple[FlatTensor, ...]:
         """The inputs of the ONNX graph, in order."""
-        return tuple(tensor for spec in self.inputs for tensor in spec.flat())
+        return self._flat_inputs
 
     def flat_outputs(self) -> tuple[FlatTensor, ...]:
         """The outputs of the ONNX graph, in order."""
+        return self._flat_outputs
+
+    # A server asks for them with every request.
+    @cached_property
+    def _flat_inputs(self) -> tuple[FlatTensor, ...]:
+        return tuple(tensor for spec in self.inputs for tensor in spec.flat())
+
+    @cached_property
+    def _flat_outputs(self) -> tuple[FlatTensor, ...]:
         return tuple(tensor for spec in self.outputs for tensor in spec.flat())
 
     def to_json(self) -> str:

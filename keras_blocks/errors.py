@@ -18,11 +18,15 @@ class MissingExtraError(KerasBlocksError, ImportError):
         self.extra = extra
 
 
-class TreeError(KerasBlocksError, ValueError):
+class UnreadableError(KerasBlocksError):
+    """What was given cannot be read, or is not what is needed; nothing was tried with it."""
+
+
+class TreeError(UnreadableError, ValueError):
     """A tree is malformed; the message names the tree and the node."""
 
 
-class ContractError(KerasBlocksError, ValueError):
+class ContractError(UnreadableError, ValueError):
     """Data does not fit a model's contract; `input_name` says which input."""
 
     def __init__(self, message: str, input_name: str | None = None):
@@ -42,5 +46,5 @@ class ParityError(ExportError):
         self.report = report
 
 
-class ModelLoadError(KerasBlocksError):
+class ModelLoadError(UnreadableError):
     """A file in a model repository cannot be loaded or served."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from keras_blocks.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from keras_blocks.serving.app import create_app
+    from keras_blocks.serving.client import AsyncClient, Client, ServerError
+    from keras_blocks.serving.jobs import BatchSettings
     from keras_blocks.serving.limits import Limits
     from keras_blocks.serving.model import Model
     from keras_blocks.serving.repository import ModelNotFoundError, Repository, load_repository
@@ -25,24 +26,30 @@ if TYPE_CHECKING:
     from keras_blocks.serving.session import RunError
 
 _HOMES = {
+    "AsyncClient": "client",
+    "BatchSettings": "jobs",
+    "Client": "client",
     "Limits": "limits",
     "Model": "model",
     "ModelNotFoundError": "repository",
     "Repository": "repository",
     "RunError": "session",
-    "create_app": "app",
+    "ServerError": "client",
     "load_repository": "repository",
     "serve": "server",
 }
-_EXTRA = frozenset({"anyio", "orjson", "starlette", "uvicorn"})
+_EXTRA = frozenset({"google", "hpack", "httptools", "orjson"})
 
 __all__ = [
+    "AsyncClient",
+    "BatchSettings",
+    "Client",
     "Limits",
     "Model",
     "ModelNotFoundError",
     "Repository",
     "RunError",
-    "create_app",
+    "ServerError",
     "load_repository",
     "serve",
 ]

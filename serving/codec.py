@@ -1,47 +1,55 @@
-"""The Open Inference Protocol's JSON bodies, to arrays and back."""
+"""The bodies of infer requests and answers over HTTP: JSON, with binary tensors behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from keras_blocks.contract import Contract, Dim, FlatTensor, TensorSpec
+from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ContractError
-from keras_blocks.serving.datatypes import PROTOCOL, STRING
-from keras_blocks.serving.limits import Limits, check_declared_shape
+from keras_blocks.serving.datatypes import PROTOCOL
+from keras_blocks.serving.inputs import join_rows, split_rows
+from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.model import Model
-from keras_blocks.serving.session import ANY_SHAPE
-from keras_blocks.serving.validation import check_names, check_shape
-from keras_blocks.serving.values import flatten, from_items, refuse
+from keras_blocks.serving.tensors import read_tensor, to_bytes, to_json
+from keras_blocks.serving.validation import check_names
+from keras_blocks.serving.values import refuse
 
-PLATFORM = "onnxruntime_onnx"
-_SHOWN = (
-    "minimum",
-    "maximum",
-    "tree_of",
-    "max_children",
-    "forest",
-    "leaves_of",
-    "edges_of",
-    "edge_labels",
-    "siblings_differ",
-)
-_NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_NO_LIMITS = Limits()
+_UNKNOWN_PARAMETERS = {
+    "shared_memory_region": "shared memory is not read; send the data",
+    "classification": "classes are not made here; take the scores",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class InferRequest:
-    """One decoded request; `outputs` is None where all are wanted."""
+    """One decoded request.
+
+    Args:
+        inputs: the flat arrays of the graph.
+        outputs: the wanted outputs, or None for all.
+        id: what the client calls the request.
+        binary: the outputs that are wanted as raw bytes; True for all.
+        nested: whether ragged outputs are wanted as lists of rows.
+        timeout: the seconds that the client waits, or None.
+    """
 
     inputs: dict[str, np.ndarray]
     outputs: tuple[str, ...] | None = None
     id: str | None = None
+    binary: Mapping[str, bool] = field(default_factory=dict)
+    binary_by_default: bool = False
+    nested: bool = False
+    timeout: float | None = None
 
 
-def decode_request(request: Any, contract: Contract, limits: Limits | None = None) -> InferRequest:
+def decode_request(
+    request: Any, contract: Contract, limits: Limits = _NO_LIMITS, binary: bytes | memoryview = b""
+) -> InferRequest:
     """Reads the body of an infer request.
 
     Names, datatypes, rank, fixed dims and the number of elements are checked here, before anything
@@ -51,69 +59,82 @@ def decode_request(request: Any, contract: Contract, limits: Limits | None = Non
         request: the parsed JSON.
         contract: what the inputs must be.
         limits: what one request may ask for.
+        binary: the bytes behind the JSON: the tensors that have a `binary_data_size`, in order.
     Raises:
         ContractError: the body is no such request, or an input does not fit.
     """
     if not isinstance(request, dict):
         raise ContractError('the body must be an object: {"inputs": [...]}')
-    if not isinstance(request.get("parameters", {}), dict):
+    parameters = request.get("parameters", {})
+    if not isinstance(parameters, dict):
         raise ContractError("'parameters' must be an object")
     request_id = request.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise ContractError("'id' must be a string")
     items = _named_items(request.get("inputs"), "input")
-    check_names(contract, items)
-    tensors = {tensor.name: tensor for tensor in contract.flat_inputs()}
-    arrays = {
-        name: _decode_tensor(items[name], tensor, limits or Limits())
-        for name, tensor in tensors.items()
-    }
-    outputs = request.get("outputs")
-    wanted = tuple(_named_items(outputs, "output")) if outputs else None
-    return InferRequest(arrays, wanted, request_id)
+    arrays = _read_inputs(items, contract, limits, _cut_binary(items, binary))
+    decoded = InferRequest(arrays, id=request_id)
+    if parameters:
+        decoded.binary_by_default = _flag(parameters, "binary_data_output")
+        decoded.nested = _flag(parameters, "nested")
+        decoded.timeout = read_timeout(parameters.get("timeout"))
+    if request.get("outputs"):
+        wanted = _named_items(request["outputs"], "output")
+        decoded.outputs = tuple(wanted)
+        flags = {name: item["parameters"] for name, item in wanted.items() if "parameters" in item}
+        decoded.binary = {
+            n: _flag(f, "binary_data") for n, f in flags.items() if "binary_data" in f
+        }
+    return decoded
 
 
 def encode_response(
-    model: Model, outputs: Mapping[str, np.ndarray], request_id: str | None = None
-) -> dict[str, Any]:
-    """The body of an infer response; its data are lists, or flat arrays that are fit for JSON.
+    model: Model, outputs: Mapping[str, np.ndarray], request: InferRequest | None = None
+) -> tuple[dict[str, Any], list[Any]]:
+    """The body of an infer answer: its JSON, and what stands behind it as raw bytes.
 
-    JSON has no NaN and no infinities: they become the strings "NaN", "Infinity" and "-Infinity",
-    as in the JSON mapping of Protocol Buffers.
+    A ragged output `y` is `y` and `y.row_splits`, or a list of rows where that was asked for.
     """
+    request = request or InferRequest({})
     response: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
-    if request_id is not None:
-        response["id"] = request_id
-    dtypes = {tensor.name: tensor.dtype for tensor in model.contract.flat_outputs()}
-    response["outputs"] = [
-        {
-            "name": name,
-            "datatype": PROTOCOL[dtypes[name]],
-            "shape": list(array.shape),
-            "data": _encode_data(array, dtypes[name]),
-        }
-        for name, array in outputs.items()
-    ]
-    return response
+    if request.id is not None:
+        response["id"] = request.id
+    dtypes = model.output_dtypes
+    tensors: list[dict[str, Any]] = []
+    binary: list[Any] = []
+    rows = _nested_rows(model.contract, outputs) if request.nested else {}
+    for name, array in outputs.items():
+        if name in rows:
+            tensors += rows[name]
+            continue
+        tensor: dict[str, Any] = {"name": name, "datatype": PROTOCOL[dtypes[name]]}
+        tensor["shape"] = list(array.shape)
+        if request.binary.get(name, request.binary_by_default):
+            raw = to_bytes(array)
+            binary.append(raw)
+            size = len(raw) if isinstance(raw, bytes) else raw.nbytes
+            tensor["parameters"] = {"binary_data_size": size}
+        else:
+            tensor["data"] = to_json(array, dtypes[name])
+        tensors.append(tensor)
+    response["outputs"] = tensors
+    return response, binary
 
 
-def json_floats(flat: np.ndarray) -> list[float | str]:
-    """Numbers as JSON can hold them; see `encode_response`."""
-    # Through the array's own text: a float32 of 0.1 is 0.1, not 0.10000000149011612.
-    texts = flat.astype(str).tolist()
-    return [_NOT_FINITE.get(text) or float(text) for text in texts]
+def read_timeout(microseconds: Any) -> float | None:
+    """The seconds of a `timeout` parameter, which counts microseconds; 0 means none."""
+    if microseconds is None or microseconds == 0:
+        return None
+    if type(microseconds) is not int or not 0 < microseconds < 2**63:
+        raise ContractError(f"'timeout' must be a number of microseconds, got {microseconds!r:.40}")
+    return microseconds / 1e6
 
 
-def model_metadata(model: Model, versions: list[int]) -> dict[str, Any]:
-    """The body of the model metadata endpoint. A dynamic dim is -1; its name, the bounds and the
-    ragged structure stand in the parameters of the tensor."""
-    return {
-        "name": model.name,
-        "versions": [str(version) for version in versions],
-        "platform": PLATFORM,
-        "inputs": [_tensor_metadata(*pair) for pair in _flat_pairs(model.contract.inputs)],
-        "outputs": [_tensor_metadata(*pair) for pair in _flat_pairs(model.contract.outputs)],
-    }
+def check_parameters(names: Any, what: str) -> None:
+    """Refuses what would be wrong to pass over in silence."""
+    for name in names:
+        if name in _UNKNOWN_PARAMETERS:
+            raise ContractError(f"{what}: {_UNKNOWN_PARAMETERS[name]}")
 
 
 def _named_items(items: Any, side: str) -> dict[str, dict[str, Any]]:
@@ -126,55 +147,107 @@ def _named_items(items: Any, side: str) -> dict[str, dict[str, Any]]:
             raise ContractError(f"{side} {index} must be an object with a string as its 'name'")
         if name in named:
             raise ContractError(f"{side} '{name[:100]}' is given twice", name)
-        if not isinstance(item.get("parameters", {}), dict):
-            raise ContractError(f"{side} '{name[:100]}': 'parameters' must be an object", name)
+        if "parameters" in item:
+            if not isinstance(item["parameters"], dict):
+                raise ContractError(f"{side} '{name[:100]}': 'parameters' must be an object", name)
+            check_parameters(item["parameters"], f"{side} '{name[:100]}'")
         named[name] = item
     return named
 
 
-def _decode_tensor(item: dict[str, Any], tensor: FlatTensor, limits: Limits) -> np.ndarray:
-    datatype = item.get("datatype")
-    if datatype != PROTOCOL[tensor.dtype]:
-        came = f"'{datatype[:40]}'" if isinstance(datatype, str) else "no datatype"
-        raise refuse(tensor.name, f"datatype '{PROTOCOL[tensor.dtype]}' expected, got {came}")
-    shape = item.get("shape")
-    if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-        raise refuse(tensor.name, "'shape' must be a list of integers that are not negative")
-    check_shape(tensor, shape)
-    check_declared_shape(tensor.name, shape, limits)
-    data = item.get("data")
-    if not isinstance(data, list):
-        came = "no 'data'" if data is None else f"'data' that is a {type(data).__name__}"
-        raise refuse(tensor.name, f"{came}, a list of {PROTOCOL[tensor.dtype]} expected")
-    return from_items(flatten(data, shape, tensor.name), tensor).reshape(shape)
+def _cut_binary(
+    items: Mapping[str, dict[str, Any]], binary: bytes | memoryview
+) -> dict[str, memoryview]:
+    """The bytes of each input that has some; they lie in the order of the inputs."""
+    parts: dict[str, memoryview] = {}
+    rest = memoryview(binary)
+    for name, item in items.items():
+        size = item["parameters"].get("binary_data_size") if "parameters" in item else None
+        if size is None:
+            continue
+        if type(size) is not int or not 0 <= size <= len(rest):
+            raise refuse(
+                name[:100],
+                f"'binary_data_size' is {size!r:.40}, but {len(rest)} bytes are left behind the "
+                f"JSON; send its length as the header Inference-Header-Content-Length",
+            )
+        parts[name], rest = rest[:size], rest[size:]
+    if rest:
+        raise ContractError(f"{len(rest)} bytes are left over behind the last binary tensor")
+    return parts
 
 
-def _encode_data(array: np.ndarray, dtype: str) -> Any:
-    flat = np.ascontiguousarray(array).reshape(-1)
-    if dtype == STRING:
-        return flat.tolist()
-    if flat.dtype.kind != "f" or np.isfinite(flat).all():
-        return flat
-    return json_floats(flat)
+def _read_inputs(
+    items: dict[str, dict[str, Any]],
+    contract: Contract,
+    limits: Limits,
+    binary: Mapping[str, memoryview],
+) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for spec in contract.inputs:
+        if spec.ragged and spec.row_splits_name not in items and _holds_rows(items.get(spec.name)):
+            arrays[spec.name], arrays[spec.row_splits_name] = _read_rows(spec, items[spec.name])
+    check_names(contract, items.keys() | arrays.keys() if arrays else items)
+    for tensor in contract.flat_inputs():
+        if tensor.name not in arrays:
+            item = items[tensor.name]
+            data = binary.get(tensor.name)
+            if data is None:
+                data = item.get("data")
+            elif "data" in item:
+                raise refuse(tensor.name, "both 'data' and binary data came")
+            arrays[tensor.name] = read_tensor(
+                tensor, item.get("datatype"), item.get("shape"), data, limits
+            )
+    return arrays
 
 
-def _flat_pairs(specs: tuple[TensorSpec, ...]) -> list[tuple[TensorSpec, FlatTensor]]:
-    return [(spec, tensor) for spec in specs for tensor in spec.flat()]
+def _holds_rows(item: Any) -> bool:
+    data = item.get("data") if item else None
+    return isinstance(data, list) and (not data or isinstance(data[0], list))
 
 
-def _tensor_metadata(spec: TensorSpec, tensor: FlatTensor) -> dict[str, Any]:
-    dims: tuple[Dim, ...] = () if tensor.shape == ANY_SHAPE else tensor.shape
-    parameters: dict[str, Any] = {"dims": [str(dim) for dim in tensor.shape]}
-    if spec.ragged:
-        parameters["ragged"] = "values" if tensor.name == spec.name else "row_splits"
-    if tensor.name == spec.name:
-        for key in _SHOWN:
-            value = getattr(spec, key)
-            if value is not None and value is not False:
-                parameters[key] = value
-    return {
-        "name": tensor.name,
-        "datatype": PROTOCOL[tensor.dtype],
-        "shape": [dim if isinstance(dim, int) else -1 for dim in dims],
-        "parameters": parameters,
-    }
+def _read_rows(spec: TensorSpec, item: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    if item.get("datatype") != PROTOCOL[spec.dtype]:
+        came = f"{item.get('datatype')!r:.40}"
+        raise refuse(spec.name, f"datatype '{PROTOCOL[spec.dtype]}' expected, got {came}")
+    rows, shape = item["data"], item.get("shape")
+    if shape is not None and (not isinstance(shape, list) or shape[:1] != [len(rows)]):
+        raise refuse(
+            spec.name, f"shape {shape!r:.40} does not begin with the {len(rows)} rows of its data"
+        )
+    return join_rows(spec, rows)
+
+
+def _nested_rows(
+    contract: Contract, outputs: Mapping[str, np.ndarray]
+) -> dict[str, list[dict[str, Any]]]:
+    """For the two tensors of each ragged output what stands in their place."""
+    nested: dict[str, list[dict[str, Any]]] = {}
+    for spec in contract.outputs:
+        if not spec.ragged or not {spec.name, spec.row_splits_name} <= set(outputs):
+            continue
+        rows = split_rows(outputs[spec.name], outputs[spec.row_splits_name])
+        shape = [len(rows), -1, *outputs[spec.name].shape[1:]]
+        data = [_nested_list(row, spec.dtype) for row in rows]
+        tensor = {"name": spec.name, "datatype": PROTOCOL[spec.dtype], "shape": shape, "data": data}
+        nested[spec.name], nested[spec.row_splits_name] = [tensor], []
+    return nested
+
+
+def _nested_list(row: np.ndarray, dtype: str) -> Any:
+    flat = to_json(row, dtype)
+    return _fold(flat if isinstance(flat, list) else flat.tolist(), row.shape)
+
+
+def _fold(flat: list[Any], shape: Sequence[int]) -> Any:
+    for size in reversed(shape[1:]):
+        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else []
+    return flat
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise ContractError(f"'{name}' must be true or false, got {value!r:.40}")
+    return value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 STRING = "string"
+BFLOAT16 = "bfloat16"
+"""NumPy has no such type: its arrays hold the 16 bits as uint16, see `from_bfloat16`."""
 
 _TABLE = (
     # contract, protocol, onnxruntime
@@ -20,6 +22,7 @@ _TABLE = (
     ("float16", "FP16", "tensor(float16)"),
     ("float32", "FP32", "tensor(float)"),
     ("float64", "FP64", "tensor(double)"),
+    (BFLOAT16, "BF16", "tensor(bfloat16)"),
     (STRING, "BYTES", "tensor(string)"),
 )
 
@@ -30,6 +33,35 @@ FROM_ONNXRUNTIME = {onnxruntime: contract for contract, _, onnxruntime in _TABLE
 """onnxruntime's type -> contract dtype."""
 
 
+_NUMPY = {
+    contract: np.dtype({STRING: "object", BFLOAT16: "uint16"}.get(contract, contract))
+    for contract, _, _ in _TABLE
+}
+
+
 def numpy_dtype(dtype: str) -> np.dtype:
     """The dtype of the arrays that carry a contract dtype; text is an array of `str` objects."""
-    return np.dtype(object) if dtype == STRING else np.dtype(dtype)
+    return _NUMPY[dtype]
+
+
+def to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The bits of the nearest bfloat16s: the upper half of a float32, ties to even.
+
+    Example:
+        >>> to_bfloat16(np.array([1.0, -2.5], dtype="float32")).tolist()
+        [16256, 49184]
+    """
+    bits = np.ascontiguousarray(array, dtype="float32").view("uint32")
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    # Rounding could carry the bits of a NaN into an infinity.
+    return np.where(np.isnan(array), 0x7FC0, rounded).astype("uint16")
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The float32s of bfloat16 bits.
+
+    Example:
+        >>> from_bfloat16(np.array([16256, 49184], dtype="uint16")).tolist()
+        [1.0, -2.5]
+    """
+    return (bits.astype("uint32") << 16).view("float32")

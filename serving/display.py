@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 from rich import box
+from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +29,9 @@ _MOST_ROWS = 20
 _LOG_WIDTH = 120
 
 
-def announce(repository: Repository, url: str, console: Console | None = None) -> None:
+def announce(
+    repository: Repository, url: str, grpc: str | None = None, console: Console | None = None
+) -> None:
     """Prints the models, what could not be loaded, the url, and a curl command that works."""
     console = console or _console()
     table = Table("model", "version", "inputs", "outputs", box=box.SIMPLE_HEAD)
@@ -41,6 +44,8 @@ def announce(repository: Repository, url: str, console: Console | None = None) -
     for problem in repository.problems:
         _say(console, f"not loaded: {problem}")
     _say(console, f"Serving on {url} (Ctrl+C to stop)")
+    if grpc is not None:
+        _say(console, f"gRPC on {grpc}")
     _say(console, f"Try:\n{curl_example(repository, url)}")
 
 
@@ -98,12 +103,16 @@ def show_outputs(
 
 
 def show_inspection(facts: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `inspect_file` found."""
+    """Prints what `inspect_file` found; reads well from 80 columns on."""
     console = console or _console()
     opset = ", ".join(f"{domain} {version}" for domain, version in facts["opset"].items())
-    _say(console, f"{facts['file']}: {facts['bytes']:,} bytes, opset {opset}")
+    nodes = sum(facts["ops"].values())
+    _say(console, f"{facts['file']}: {facts['bytes']:,} bytes, {nodes} nodes, opset {opset}")
+    for line in (_proof_text(facts["proof"]), *map(_change_text, facts["changes"])):
+        _say(console, line)
     source = "written by the export" if facts["contract"] == "metadata" else "read off the graph"
-    table = Table("", "name", "datatype", "shape", "notes", box=box.SIMPLE_HEAD)
+    console.print()
+    table = Table("", "name", "datatype", "shape", "notes", box=None, pad_edge=False)
     for side in ("inputs", "outputs"):
         for tensor in facts[side]:
             notes = dict(tensor["parameters"])
@@ -112,11 +121,18 @@ def show_inspection(facts: Mapping[str, Any], console: Console | None = None) ->
             cells = (side[:-1], tensor["name"], tensor["datatype"], shape, text)
             table.add_row(*map(Text, cells))
     console.print(table)
-    _say(console, f"signature: {source}")
-    counts = ", ".join(f"{count} {op}" for op, count in facts["ops"].items())
-    _say(console, f"ops: {sum(facts['ops'].values())} nodes: {counts}")
-    if facts["proof"]:
-        proof = facts["proof"]
-        _say(
-            console, f"proof: {proof.get('samples')} samples, worst error {proof.get('max_error')}"
-        )
+    _say(console, f"signature: {source}\n")
+    counts = [Text(f"{count} {op}") for op, count in facts["ops"].items()]
+    console.print(Columns(counts, padding=(0, 3)))
+
+
+def _proof_text(proof: Any) -> str:
+    if not isinstance(proof, Mapping):
+        return "proof: none in the file"
+    samples, error = proof.get("samples"), proof.get("max_error")
+    return f"proof: equals the Keras model on {samples} samples, worst error {error}"
+
+
+def _change_text(change: Mapping[str, Any]) -> str:
+    samples, error = change.get("samples"), change.get("max_error")
+    return f"changed: {change.get('change')}; off by {error} on {samples} samples"

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract import Contract
-from keras_blocks.errors import KerasBlocksError
-from keras_blocks.serving.codec import decode_request, json_floats
+from keras_blocks.errors import UnreadableError
+from keras_blocks.serving.codec import decode_request
 from keras_blocks.serving.inputs import split_rows
+from keras_blocks.serving.tensors import json_floats
 
 
-class FileFormatError(KerasBlocksError):
+class FileFormatError(UnreadableError):
     """A file of inputs or outputs cannot be read or written."""
 
 

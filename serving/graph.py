@@ -23,7 +23,7 @@ _NODE_INPUT, _NODE_OP, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 
-_RECURRENT_OPS = frozenset({"GRU", "LSTM"})
+_RECURRENT_OPS = frozenset({"DynamicQuantizeLSTM", "GRU", "LSTM"})
 _SEQUENCE_LENS = 4  # its place among the inputs of GRU and LSTM
 
 

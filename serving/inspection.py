@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from keras_blocks.contract import PROOF_METADATA_KEY
-from keras_blocks.serving.codec import model_metadata
+from keras_blocks.contract import CHANGES_METADATA_KEY, PROOF_METADATA_KEY
+from keras_blocks.serving.descriptions import model_metadata
 from keras_blocks.serving.model import Model
 
 
@@ -15,7 +15,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
     """The facts about an ONNX file, in JSON's types.
 
     `contract` says where the signature is from: the file's metadata, or the graph alone; `proof` is
-    the summary that an export wrote, or None.
+    the summary that an export wrote, or None; `changes` is what was done to the file since.
 
     Raises:
         ModelLoadError: onnxruntime cannot load the file.
@@ -25,20 +25,32 @@ def inspect_file(path: Path) -> dict[str, Any]:
     ops = sorted(model.facts.ops.items(), key=lambda pair: (-pair[1], pair[0]))
     return {
         "file": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": _size(path),
         "producer": model.session.producer,
         "contract": "metadata" if model.brings_contract else "graph",
         "inputs": metadata["inputs"],
         "outputs": metadata["outputs"],
         "opset": model.facts.opset,
         "ops": dict(ops),
-        "proof": _proof(model),
+        "proof": _stored(model, PROOF_METADATA_KEY, dict, None),
+        "changes": [
+            change
+            for change in _stored(model, CHANGES_METADATA_KEY, list, [])
+            if isinstance(change, dict)
+        ],
     }
 
 
-def _proof(model: Model) -> Any:
-    text = model.session.metadata.get(PROOF_METADATA_KEY)
+def _size(path: Path) -> int:
+    """The bytes of a file, and of the weights that an export of more than 2 GB leaves beside it."""
+    weights = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
+
+
+def _stored(model: Model, key: str, kind: type, otherwise: Any) -> Any:
+    """What the metadata holds under a key, if it is of that kind."""
     try:
-        return None if text is None else json.loads(text)
+        value = json.loads(model.session.metadata.get(key, ""))
     except ValueError:
-        return None
+        return otherwise
+    return value if isinstance(value, kind) else otherwise

@@ -24,12 +24,14 @@ class Limits:
             declared shape [0, 10**12] costs no byte here, but a sum over its first axis would.
         silent_seconds: how long to wait for the next piece of the body; less than the time that
             the server takes for an orderly end.
+        idle_seconds: how long a connection may stay open between two requests.
     """
 
     body_bytes: int = 16 * 2**20
     padded_steps: int = 4_000_000
     empty_elements: int = 2**24
     silent_seconds: float = 20
+    idle_seconds: float = 75
 
 
 def check_limits(contract: Contract, inputs: Mapping[str, np.ndarray], limits: Limits) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 from keras_blocks.contract import METADATA_KEY, Contract
 from keras_blocks.errors import ContractError, ModelLoadError
 from keras_blocks.serving.contracts import contract_of
+from keras_blocks.serving.datatypes import BFLOAT16, from_bfloat16
 from keras_blocks.serving.graph import GraphFacts, graph_facts
 from keras_blocks.serving.inputs import flat_inputs
 from keras_blocks.serving.session import Session
-from keras_blocks.serving.validation import check_inputs
+from keras_blocks.serving.validation import InputChecks
 from keras_blocks.serving.values import refuse
 
 
@@ -41,6 +42,11 @@ class Model:
         self.contract = contract
         self.session = session
         self.facts = facts
+        self._checks = InputChecks(contract)
+        outputs = contract.flat_outputs()
+        self.output_names = tuple(tensor.name for tensor in outputs)
+        """The outputs of the graph, in the order of the contract."""
+        self.output_dtypes = {tensor.name: tensor.dtype for tensor in outputs}
 
     @classmethod
     def load(
@@ -79,14 +85,17 @@ class Model:
                 with `x.row_splits`.
             outputs: names of the wanted outputs; all by default.
         Returns:
-            name -> array; a ragged output `y` is `y` and `y.row_splits`.
+            name -> array; a ragged output `y` is `y` and `y.row_splits`, bfloat16 is float32.
         Raises:
             ContractError: names the input, what came and what was expected.
             RunError: the graph cannot take these inputs.
         """
         arrays = flat_inputs(self.contract, inputs)
         self.check(arrays)
-        return self.run(arrays, outputs)
+        return {
+            name: from_bfloat16(array) if self.output_dtypes[name] == BFLOAT16 else array
+            for name, array in self.run(arrays, outputs).items()
+        }
 
     def check(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Checks flat arrays against all that the model is known to need.
@@ -94,12 +103,20 @@ class Model:
         Raises:
             ContractError: names the input, what came and what was expected.
         """
-        check_inputs(self.contract, arrays)
-        if self.facts.recurrent:
-            self._refuse_empty(arrays)
+        self._checks.check(arrays)
+        self._refuse_empty(arrays)
+
+    def check_decoded(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """The same for arrays that were read from a request, with the names, dtypes and shapes
+        of the contract.
+        """
+        self._checks.check_values(arrays)
+        self._refuse_empty(arrays)
 
     def _refuse_empty(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps from onnxruntime what would end the process; see `GraphFacts`."""
+        if not self.facts.recurrent:
+            return
         for spec in self.contract.inputs:
             if spec.ragged and not self.facts.lengths_unknown:
                 continue  # the export puts a row into an empty ragged batch
@@ -115,21 +132,24 @@ class Model:
         self, arrays: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Runs the graph on arrays that were checked already."""
-        known = self.output_names
-        names = list(known if outputs is None else outputs)
-        unknown = next((name for name in names if name not in known), None)
+        names = self.wanted(outputs)
+        return dict(zip(names, self.session.run(arrays, names), strict=True))
+
+    def wanted(self, outputs: Sequence[str] | None) -> Sequence[str]:
+        """The names of the wanted outputs; all where None are named.
+
+        Raises:
+            ContractError: the model gives no such output.
+        """
+        known = self.output_dtypes
+        unknown = next((name for name in outputs or () if name not in known), None)
         if unknown is not None:
             raise ContractError(
                 f"output '{unknown[:100]}' is unknown; the model gives {', '.join(known)}", unknown
             )
-        return dict(zip(names, self.session.run(arrays, names), strict=True))
+        return self.output_names if outputs is None else outputs
 
     @property
     def brings_contract(self) -> bool:
         """Whether the contract was in the file; otherwise it was derived from the graph."""
         return METADATA_KEY in self.session.metadata
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """The outputs of the graph, in the order of the contract."""
-        return tuple(tensor.name for tensor in self.contract.flat_outputs())

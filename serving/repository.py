@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keras_blocks.errors import KerasBlocksError, ModelLoadError
 from keras_blocks.serving.model import Model
+from keras_blocks.serving.settings import ModelSettings, read_settings
 
 MODEL_FILE = "model.onnx"
+
+FolderState = tuple[tuple[str, int, int], ...]
 
 
 class ModelNotFoundError(KerasBlocksError, LookupError):
@@ -24,10 +27,18 @@ class Repository:
     Args:
         models: name -> version -> model.
         problems: one line for each file or folder that could not be loaded.
+        directory: where they were loaded from, if from a folder.
+        threads: int, the threads that one run may use; None leaves it to onnxruntime.
+        settings: name -> what is set for a model.
+        states: name -> what its files were when they were read; see `folder_state`.
     """
 
     models: Mapping[str, Mapping[int, Model]]
     problems: tuple[str, ...] = field(default=())
+    directory: Path | None = None
+    threads: int | None = None
+    settings: Mapping[str, ModelSettings] = field(default_factory=dict)
+    states: Mapping[str, FolderState] = field(default_factory=dict)
 
     def get(self, name: str, version: str | int | None = None) -> Model:
         """The model of a name; its highest version where none is asked for.
@@ -50,8 +61,21 @@ class Repository:
         """The loaded versions of a model, the highest last."""
         if name not in self.models:
             known = ", ".join(f"'{known}'" for known in sorted(self.models))
-            raise ModelNotFoundError(f"model '{name[:100]}' is unknown; the models are {known}")
+            raise ModelNotFoundError(
+                f"model '{name[:100]}' is unknown; the models are {known or 'none'}"
+            )
         return sorted(self.models[name])
+
+    def with_model(
+        self, name: str, versions: Mapping[int, Model], settings: ModelSettings | None = None
+    ) -> Repository:
+        """The same repository with other versions of one model; without it where there are none."""
+        models = {**self.models, name: versions}
+        return replace(
+            self,
+            models={n: given for n, given in models.items() if given},
+            settings={**self.settings, name: settings or ModelSettings()},
+        )
 
     def all_models(self) -> list[Model]:
         """Every loaded model, by name and version."""
@@ -74,21 +98,63 @@ def load_repository(directory: str | os.PathLike[str], threads: int | None = Non
         what = "is a file" if root.exists() else "does not exist"
         raise ModelLoadError(f"{root} {what}; a folder with <name>/<version>/{MODEL_FILE} expected")
     models: dict[str, dict[int, Model]] = {}
+    settings: dict[str, ModelSettings] = {}
     problems: list[str] = []
-    for folder in _folders(root):
-        versions = _load_versions(folder, threads, problems)
+    states: dict[str, FolderState] = {}
+    for name in model_folders(root):
+        states[name] = folder_state(root / name)
+        try:
+            settings[name] = read_settings(root / name)
+        except ModelLoadError as error:
+            problems.append(str(error))
+            continue
+        versions = _load_versions(root / name, settings[name], threads, problems)
         if versions:
-            models[folder.name] = versions
+            models[name] = versions
     if not models:
         raise ModelLoadError(
             "; ".join([f"no model in {root} could be loaded", *problems])
             if problems
             else f"{root} holds no models; put them at {root}/<name>/<version>/{MODEL_FILE}"
         )
-    return Repository(models, tuple(problems))
+    return Repository(models, tuple(problems), root, threads, settings, states)
 
 
-def _load_versions(folder: Path, threads: int | None, problems: list[str]) -> dict[int, Model]:
+def load_model(folder: Path, threads: int | None = None) -> tuple[dict[int, Model], ModelSettings]:
+    """The versions of one model, and its settings.
+
+    Raises:
+        ModelLoadError: one of them does not load.
+    """
+    problems: list[str] = []
+    settings = read_settings(folder)
+    versions = _load_versions(folder, settings, threads, problems)
+    if problems:
+        raise ModelLoadError("; ".join(problems))
+    return versions, settings
+
+
+def folder_state(folder: Path) -> FolderState:
+    """What changes when a file of a model does: path, size and time of each, in order."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # it went while we looked
+            continue
+        if not path.is_dir():
+            found.append((str(path), status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+def model_folders(directory: Path | None) -> list[str]:
+    """The names of the models that a repository's folder holds, loaded or not."""
+    return [] if directory is None else [path.name for path in _folders(directory)]
+
+
+def _load_versions(
+    folder: Path, settings: ModelSettings, threads: int | None, problems: list[str]
+) -> dict[int, Model]:
     # "01" and "1" would be the same version, so only one spelling counts.
     numbered = {
         int(path.name): path
@@ -97,12 +163,15 @@ def _load_versions(folder: Path, threads: int | None, problems: list[str]) -> di
     }
     if not numbered:
         problems.append(f"{folder}: no version in it; {folder}/1/{MODEL_FILE} expected")
+    chosen = settings.chosen(numbered)
+    if numbered and not chosen:
+        problems.append(f"{folder}: none of its versions is among those of its settings")
     models = {}
-    for version, path in sorted(numbered.items()):
+    for version in chosen:
+        path = numbered[version] / MODEL_FILE
+        used = threads if settings.threads is None else settings.threads
         try:
-            models[version] = Model.load(
-                path / MODEL_FILE, name=folder.name, version=version, threads=threads
-            )
+            models[version] = Model.load(path, name=folder.name, version=version, threads=used)
         except ModelLoadError as error:
             problems.append(str(error))
     return models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import onnxruntime
 
 from keras_blocks.contract import FlatTensor
 from keras_blocks.errors import KerasBlocksError, ModelLoadError
-from keras_blocks.serving.datatypes import FROM_ONNXRUNTIME
+from keras_blocks.serving.datatypes import BFLOAT16, FROM_ONNXRUNTIME
 
 ANY_SHAPE = ("...",)
 """The shape of a graph input of unknown rank; onnxruntime cannot tell it from a single number."""
@@ -23,6 +24,7 @@ _SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ .*?\)(?: const)? ")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NODE = re.compile(r"^Non-zero status code returned while running (\w+) node\..*?Status Message: ")
 _LONGEST_MESSAGE = 300
+_ONNX_BFLOAT16 = 16  # its number in onnx.proto
 
 
 class RunError(KerasBlocksError):
@@ -48,6 +50,8 @@ class Session:
         meta = self._session.get_modelmeta()
         self.metadata: Mapping[str, str] = dict(meta.custom_metadata_map)
         self.producer = meta.producer_name
+        halves = {t.name for t in self.inputs + self.outputs if t.dtype == BFLOAT16}
+        self._run = _BFloat16Runner(self._session, halves) if halves else self._session.run
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         """The named outputs, in that order. Safe to call from several threads at once.
@@ -56,7 +60,7 @@ class Session:
             RunError: an op cannot take these inputs, or the memory does not suffice.
         """
         try:
-            return self._session.run(list(outputs), dict(inputs))
+            return self._run(list(outputs), dict(inputs))
         except MemoryError:
             raise RunError("the inputs need more memory than there is", True) from None
         except UnicodeEncodeError as error:
@@ -66,6 +70,34 @@ class Session:
                 raise
             out_of_memory = "allocate" in str(error) or "bad_alloc" in str(error)
             raise RunError(_plain(error), out_of_memory) from None
+
+
+class _BFloat16Runner:
+    """Runs a graph that has bfloat16 at its ends, which NumPy does not have: uint16 carries it."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, names: set[str]):
+        self._session = session
+        self._names = names
+
+    def __call__(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        values = {name: self._value(name, array) for name, array in inputs.items()}
+        results = self._session.run_with_ort_values(outputs, values)
+        return [self._array(*pair) for pair in zip(outputs, results, strict=True)]
+
+    def _value(self, name: str, array: np.ndarray) -> onnxruntime.OrtValue:
+        make = onnxruntime.OrtValue
+        if name not in self._names:
+            return make.ortvalue_from_numpy(array)
+        return make.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BFLOAT16)
+
+    def _array(self, name: str, value: onnxruntime.OrtValue) -> np.ndarray:
+        if name not in self._names:
+            return value.numpy()
+        shape = value.shape()
+        bits = np.empty(shape, dtype="uint16")
+        if bits.size:
+            ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
+        return bits
 
 
 def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,31 +16,53 @@ from keras_blocks.serving.trees import check_trees
 from keras_blocks.serving.values import refuse
 
 
-def check_inputs(contract: Contract, inputs: Mapping[str, np.ndarray]) -> None:
-    """Checks names, dtypes, shapes, bounds, row splits and trees.
+class InputChecks:
+    """The checks of one model's inputs.
 
-    Raises:
-        ContractError: names the input, what came and what was expected.
+    Args:
+        contract: what the inputs must be.
     """
-    check_names(contract, inputs)
-    sizes: dict[str, tuple[int, str]] = {}
-    for tensor in contract.flat_inputs():
-        array = inputs[tensor.name]
-        if array.dtype != numpy_dtype(tensor.dtype):
-            raise refuse(tensor.name, f"dtype {tensor.dtype} expected, got {array.dtype}")
-        check_shape(tensor, array.shape)
-        _check_named_dims(tensor, array.shape, sizes)
-    for spec in contract.inputs:
-        _check_bounds(spec, inputs[spec.name])
-        if spec.ragged:
-            _check_row_splits(spec, inputs[spec.name], inputs[spec.row_splits_name])
-    check_trees(contract, inputs)
+
+    def __init__(self, contract: Contract):
+        self._contract = contract
+        self._related = _related_dims(contract)
+
+    def check(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Checks names, dtypes, shapes, bounds, row splits and trees.
+
+        Raises:
+            ContractError: names the input, what came and what was expected.
+        """
+        check_names(self._contract, inputs)
+        for tensor in self._contract.flat_inputs():
+            array = inputs[tensor.name]
+            if array.dtype != numpy_dtype(tensor.dtype):
+                raise refuse(tensor.name, f"dtype {tensor.dtype} expected, got {array.dtype}")
+            check_shape(tensor, array.shape)
+        self.check_values(inputs)
+
+    def check_values(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """The same without names, dtypes and shapes: a decoded request has the right ones."""
+        if self._related:
+            _check_named_dims(self._related, inputs)
+        for spec in self._contract.inputs:
+            _check_bounds(spec, inputs[spec.name])
+            if spec.ragged:
+                _check_row_splits(spec, inputs[spec.name], inputs[spec.row_splits_name])
+        check_trees(self._contract, inputs)
+
+
+def check_inputs(contract: Contract, inputs: Mapping[str, np.ndarray]) -> None:
+    """Checks flat arrays against a contract once; see `InputChecks`."""
+    InputChecks(contract).check(inputs)
 
 
 def check_names(contract: Contract, names: Iterable[str]) -> None:
     """Checks that exactly the inputs of the contract are there."""
     expected = [tensor.name for tensor in contract.flat_inputs()]
     given = set(names)
+    if len(given) == len(expected) and given.issuperset(expected):
+        return
     missing = next((name for name in expected if name not in given), None)
     if missing is not None:
         raise ContractError(
@@ -84,22 +108,40 @@ def check_shape(tensor: FlatTensor, shape: Sequence[int]) -> None:
             )
 
 
-def _check_named_dims(
-    tensor: FlatTensor, shape: Sequence[int], sizes: dict[str, tuple[int, str]]
-) -> None:
-    if tensor.shape == ANY_SHAPE:
-        return
-    for axis, (size, dim) in enumerate(zip(shape, tensor.shape, strict=True)):
-        if isinstance(dim, int):
-            continue
-        name, extra = split_dim(dim)
+class _NamedDim(NamedTuple):
+    """One dim of one input: `base` and `extra` of 'batch+1' are 'batch' and 1."""
+
+    tensor: str
+    axis: int
+    dim: str
+    base: str
+    extra: int
+
+
+def _related_dims(contract: Contract) -> list[_NamedDim]:
+    """The dims that can be wrong: named ones that occur more than once, or are one more."""
+    dims = [
+        _NamedDim(tensor.name, axis, dim, *split_dim(dim))
+        for tensor in contract.flat_inputs()
+        if tensor.shape != ANY_SHAPE
+        for axis, dim in enumerate(tensor.shape)
+        if isinstance(dim, str)
+    ]
+    counts = Counter(named.base for named in dims)
+    return [named for named in dims if counts[named.base] > 1 or named.extra]
+
+
+def _check_named_dims(dims: Sequence[_NamedDim], inputs: Mapping[str, np.ndarray]) -> None:
+    sizes: dict[str, tuple[int, str]] = {}
+    for tensor, axis, dim, base, extra in dims:
+        size = inputs[tensor].shape[axis]
         if size < extra:
-            raise refuse(tensor.name, f"axis {axis} ('{dim}') is {size}, at least {extra} expected")
-        known, source = sizes.setdefault(name, (size - extra, tensor.name))
+            raise refuse(tensor, f"axis {axis} ('{dim}') is {size}, at least {extra} expected")
+        known, source = sizes.setdefault(base, (size - extra, tensor))
         if size - extra != known:
             raise refuse(
-                tensor.name,
-                f"axis {axis} ('{dim}') is {size}, but input '{source}' has {name} = {known}, "
+                tensor,
+                f"axis {axis} ('{dim}') is {size}, but input '{source}' has {base} = {known}, "
                 f"so {known + extra} expected",
             )
 
@@ -111,10 +153,10 @@ def split_dim(dim: str) -> tuple[str, int]:
 
 
 def _check_bounds(spec: TensorSpec, array: np.ndarray) -> None:
-    low = -np.inf if spec.minimum is None else spec.minimum
-    high = np.inf if spec.maximum is None else spec.maximum
     if (spec.minimum is None and spec.maximum is None) or not array.size:
         return
+    low = -np.inf if spec.minimum is None else spec.minimum
+    high = np.inf if spec.maximum is None else spec.maximum
     if array.min() >= low and array.max() <= high:  # False where there is a NaN
         return
     index = int(np.argmin((array >= low) & (array <= high)))

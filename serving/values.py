@@ -15,9 +15,25 @@ import numpy as np
 
 from keras_blocks.contract import FlatTensor
 from keras_blocks.errors import ContractError
-from keras_blocks.serving.datatypes import PROTOCOL, STRING, numpy_dtype
+from keras_blocks.serving.datatypes import (
+    BFLOAT16,
+    PROTOCOL,
+    STRING,
+    from_bfloat16,
+    numpy_dtype,
+    to_bfloat16,
+)
 
 _MOST_DIMS = 64  # NumPy's own limit
+
+_BY_KIND: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {int},
+    "u": {int},
+    "f": {int, float},
+    "O": {str},
+}
+_ALLOWED = {dtype: frozenset(_BY_KIND[numpy_dtype(dtype).kind]) for dtype in PROTOCOL}
 
 _JSON_NAMES = {
     bool: "a boolean",
@@ -83,11 +99,14 @@ def nested_shape(data: Any) -> tuple[int, ...]:
 def from_items(items: list[Any], tensor: FlatTensor) -> np.ndarray:
     """A flat array of Python numbers, booleans or strings."""
     kinds = set(map(type, items))
-    if any(issubclass(kind, np.generic) for kind in kinds):
+    if tensor.dtype == BFLOAT16:
+        wide = from_items(items, FlatTensor(tensor.name, "float32", tensor.shape))
+        return _narrow_bfloat16(wide, tensor)
+    dtype = numpy_dtype(tensor.dtype)
+    allowed = _ALLOWED[tensor.dtype]
+    if not kinds <= allowed and any(issubclass(kind, np.generic) for kind in kinds):
         items = [item.item() if isinstance(item, np.generic) else item for item in items]
         kinds = set(map(type, items))
-    dtype = numpy_dtype(tensor.dtype)
-    allowed = _allowed_types(tensor.dtype)
     if not kinds <= allowed:
         index = next(i for i, item in enumerate(items) if type(item) not in allowed)
         raise refuse(
@@ -118,6 +137,8 @@ def cast(array: np.ndarray, tensor: FlatTensor) -> np.ndarray:
         return _as_text(array, tensor)
     if array.dtype == dtype:
         return array
+    if tensor.dtype == BFLOAT16:
+        return _narrow_bfloat16(cast(array, FlatTensor(tensor.name, "float32", ())), tensor)
     kind = array.dtype.kind
     if kind not in {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}[dtype.kind]:
         raise refuse(tensor.name, f"dtype {tensor.dtype} expected, got {array.dtype}")
@@ -155,13 +176,6 @@ def _empty_shape(shape: tuple[int, ...], tensor: FlatTensor) -> tuple[int, ...]:
     return shape + tuple(dim if isinstance(dim, int) else 0 for dim in rest)
 
 
-def _allowed_types(dtype: str) -> frozenset[type]:
-    if dtype == STRING:
-        return frozenset({str})
-    by_kind: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
-    return frozenset(by_kind[numpy_dtype(dtype).kind])
-
-
 def _as_text(array: np.ndarray, tensor: FlatTensor) -> np.ndarray:
     if array.dtype.kind == "S":
         try:
@@ -172,6 +186,12 @@ def _as_text(array: np.ndarray, tensor: FlatTensor) -> np.ndarray:
     if array.dtype.kind != "U" and not all(isinstance(item, str) for item in text.flat):
         raise refuse(tensor.name, f"strings expected, got {array.dtype}")
     return text
+
+
+def _narrow_bfloat16(wide: np.ndarray, tensor: FlatTensor) -> np.ndarray:
+    bits = to_bfloat16(wide)
+    _refuse_overflow(from_bfloat16(bits), wide, tensor)
+    return bits
 
 
 def _refuse_overflow(narrow: np.ndarray, wide: np.ndarray, tensor: FlatTensor) -> None:

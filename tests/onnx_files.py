@@ -74,6 +74,31 @@ def add_bias(path: Path) -> Path:
     )
 
 
+def center(path: Path) -> Path:
+    """y = x - mean of x over the rows: its dims say [batch, 3], but each row sees all others."""
+    shape = ["batch", 3]
+    return save(
+        path,
+        [
+            node("ReduceMean", ["x", "axes"], ["mean"], keepdims=1),
+            node("Sub", ["x", "mean"], ["y"]),
+        ],
+        [tensor("x", FLOAT, shape)],
+        [tensor("y", FLOAT, shape)],
+        [constant("axes", INT64, [1], [0])],
+    )
+
+
+def products(path: Path) -> Path:
+    """y[i, j] = x[i] * x[j]: the rows count both axes."""
+    return save(
+        path,
+        [node("Transpose", ["x"], ["across"]), node("MatMul", ["x", "across"], ["y"])],
+        [tensor("x", FLOAT, ["batch", 1])],
+        [tensor("y", FLOAT, ["batch", "batch"])],
+    )
+
+
 def column_sums(path: Path) -> Path:
     """y[j] = sum over i of x[i, j], both dims free: no rows and many columns cost memory."""
     return save(

@@ -73,11 +73,13 @@ def flat(tensors: Any) -> list[np.ndarray]:
 
 
 def random_weights(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Biases are zero in a new model, and would hide a mistake."""
+    """Biases are zero in a new model, and would hide a mistake; so would the NaN of a variance
+    below zero."""
     generator = np.random.default_rng(seed)
     for weight in model.weights:
         if weight.dtype == "float32":
-            weight.assign(generator.normal(scale=0.5, size=weight.shape).astype("float32"))
+            values = generator.normal(scale=0.5, size=weight.shape).astype("float32")
+            weight.assign(np.abs(values) if weight.path.endswith("variance") else values)
     return model
 
 

@@ -61,10 +61,10 @@ RULES = {
         "keras_blocks.units",
     },
     # No TensorFlow, no Keras, no layers, no export.
-    "serving/*": {"numpy", "onnxruntime", "orjson", "rich", "starlette", "uvicorn"}
+    "serving/*": {"google.protobuf", "hpack", "httptools", "numpy", "onnxruntime", "orjson", "rich"}
     | {"keras_blocks.contract", "keras_blocks.errors", "keras_blocks.serving"},
     # It sees everything.
-    "keras_blocks/cli.py": {"click", "keras", "keras_blocks"},
+    "keras_blocks/cli*.py": {"click", "keras", "keras_blocks"},
 }
 
 
@@ -156,6 +156,20 @@ def test_import_keras_blocks_takes_no_more_than_a_blink():
     assert min(float(python(code).stdout) for _ in range(3)) < 0.2
 
 
+@pytest.mark.parametrize("first", ["keras_blocks", "keras", "keras_blocks, tensorflow"])
+def test_keras_knows_the_layers_whichever_is_imported_first(first):
+    code = (
+        "import importlib.util\n"
+        f"import {first}\n"
+        "importlib.util.find_spec('keras')\n"  # a look is not an import
+        "import keras, keras_blocks\n"
+        "known = keras.saving.get_custom_objects().values()\n"
+        "print([known_class.__name__ for known_class in known].count('GRU'))"
+    )
+    done = python(code)
+    assert done.stdout.split() == ["1"], done.stderr
+
+
 def test_serving_loads_no_tensorflow_and_no_keras():
     everything = (
         "import pkgutil, importlib, keras_blocks.serving as serving\n"
@@ -164,8 +178,25 @@ def test_serving_loads_no_tensorflow_and_no_keras():
         "for name in serving.__all__: getattr(serving, name)\n"
     )
     loaded = loaded_by(everything)
-    assert {"onnxruntime", "starlette"} <= loaded
+    assert {"onnxruntime", "httptools"} <= loaded
     assert not loaded & {"tensorflow", "keras", "tf2onnx", "onnx"}
+
+
+def test_import_export_loads_neither_tensorflow_nor_onnxruntimes_tools():
+    ours = loaded_by("import keras_blocks.export") - loaded_by("pass")
+    assert ours == {"keras_blocks"}
+
+
+def test_files_are_changed_without_tensorflow_and_tools_load_when_they_are_used():
+    code = (
+        "import sys, keras_blocks.export as export\n"
+        "for name in ('quantize', 'to_float16', 'optimize', 'compare_files', 'ChangeReport'):\n"
+        "    getattr(export, name)\n"
+        "tools = [n for n in sys.modules if n.startswith('onnxruntime.quantization')]\n"
+        "tools += [n for n in sys.modules if n.startswith('onnxruntime.transformers')]\n"
+        "assert not tools, tools"
+    )
+    assert not loaded_by(code) & {"tensorflow", "keras", "tf2onnx"}
 
 
 # What a missing package is answered with
@@ -189,10 +220,10 @@ def without(packages, code, *arguments):
     [
         (["tensorflow"], "import keras_blocks; keras_blocks.Vanilla", "tensorflow"),
         (["keras"], "from keras_blocks import TreeRecursive", "tensorflow"),
-        (["tensorflow"], "import keras_blocks.export", "tensorflow"),
-        (["starlette"], "from keras_blocks.serving import create_app", "serving"),
-        (["orjson"], "from keras_blocks.serving import create_app", "serving"),
-        (["uvicorn"], "from keras_blocks.serving import serve", "serving"),
+        (["tensorflow"], "from keras_blocks.export import export_onnx", "tensorflow"),
+        (["onnx"], "from keras_blocks.export import quantize", "tensorflow"),
+        (["httptools"], "from keras_blocks.serving import serve", "serving"),
+        (["orjson"], "from keras_blocks.serving import serve", "serving"),
     ],
     ids=str,
 )
@@ -209,7 +240,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(packages, code, e
     [
         (["tensorflow", "keras"], ["export", __file__, "-o", "x.onnx"], "tensorflow"),
         (["tensorflow", "keras"], ["check", __file__, __file__], "tensorflow"),
-        (["uvicorn"], ["serve", "."], "serving"),
+        (["httptools"], ["serve", "."], "serving"),
     ],
     ids=str,
 )
@@ -229,6 +260,6 @@ def test_models_and_their_metadata_need_only_the_base_install(tmp_path):
         "from keras_blocks.serving import Model, load_repository\n"
         "print(Model.load(sys.argv[1]).predict({'x': [[1, 2], [3]]})['y'].tolist())"
     )
-    extras = ["tensorflow", "keras", "tf2onnx", "onnx", "orjson", "starlette", "uvicorn", "anyio"]
+    extras = ["tensorflow", "keras", "tf2onnx", "onnx", "orjson", "httptools", "hpack"]
     done = without(extras, code, str(path))
     assert done.stdout == "[3, 3]\n", done.stderr

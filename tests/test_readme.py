@@ -47,7 +47,9 @@ def test_the_readmes_request_is_answered(tmp_path):
     import keras
 
     from keras_blocks.export import export_onnx
-    from keras_blocks.serving import create_app, load_repository
+    from keras_blocks.serving import load_repository
+    from keras_blocks.serving.server import open_listener, serving
+    from keras_blocks.serving.service import Service
 
     namespace: dict = {}
     for example in python_examples():
@@ -56,12 +58,13 @@ def test_the_readmes_request_is_answered(tmp_path):
     assert isinstance(namespace["model"], keras.Model)
     export_onnx(namespace["model"], tmp_path / "trees/1/model.onnx", verify=False)
     body = re.search(r"trees/infer -d '(.*?)'\n", README, re.DOTALL)[1]
-    app = create_app(load_repository(tmp_path))
 
     async def ask():
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.post("/v2/models/trees/infer", content=body)
+        with open_listener("127.0.0.1", 0) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            service = Service(load_repository(tmp_path))
+            async with serving(service, listener), httpx.AsyncClient(base_url=url) as client:
+                return await client.post("/v2/models/trees/infer", content=body)
 
     response = asyncio.run(ask())
     assert response.status_code == 200, response.text

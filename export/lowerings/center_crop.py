@@ -25,8 +25,15 @@ def lower_center_crop(layer: keras.layers.CenterCrop) -> Call:
         return images[..., rows, columns] if first else images[..., rows, columns, :]
 
     def resized(images: tf.Tensor) -> tf.Tensor:
+        # It only ever enlarges, so antialiasing changes nothing; but TensorFlow has another
+        # operation for it, whose ONNX form can stand in a branch (see `resizing`): shape inference
+        # loses the sizes of a Resize there.
         y = keras.ops.image.resize(
-            images, wanted, crop_to_aspect_ratio=True, data_format=layer.data_format
+            images,
+            wanted,
+            antialias=True,
+            crop_to_aspect_ratio=True,
+            data_format=layer.data_format,
         )
         return tf.cast(y, images.dtype)
 

@@ -1,4 +1,4 @@
-"""Comparison, selection, expm1 and the logarithm, exactly.
+"""Comparison, selection, expm1, log1p and the logarithm, exactly.
 
 tf2onnx compares integers as floats, which is wrong beyond 2^24, and selects by multiplying with 0
 and 1, which turns the infinity that was not selected into NaN. onnxruntime needs neither any more.
@@ -87,6 +87,28 @@ def convert_expm1(context: Any, node: Any, name: str, args: Any) -> None:
     exp = context.make_node("Exp", [given], **to).output[0]
     above = context.make_node("Add", [exp, one], **to).output[0]
     context.make_node("Mul", [tanh, above], outputs=outputs, name=name, **to)
+
+
+@converts("Log1p")
+def convert_log1p(context: Any, node: Any, name: str, args: Any) -> None:
+    """log(1 + x), corrected by x / ((1 + x) - 1): the digits that 1 + x has lost near 0."""
+    given, outputs = node.input[0], list(node.output)
+    to = {"shapes": node.output_shapes, "dtypes": node.output_dtypes}
+    truth = {"shapes": to["shapes"], "dtypes": [TensorProto.BOOL]}
+    context.remove_node(name)
+    numpy_type = utils.map_onnx_to_numpy_type(to["dtypes"][0])
+    one, zero = (constant(context, name, value, numpy_type) for value in (1, 0))
+    above = context.make_node("Add", [one, given], **to).output[0]
+    kept = context.make_node("Sub", [above, one], **to).output[0]
+    ratio = context.make_node("Div", [given, kept], **to).output[0]
+    # Infinity by infinity.
+    whole = context.make_node("Equal", [kept, given], **truth).output[0]
+    ratio = context.make_node("Where", [whole, one, ratio], **to).output[0]
+    log = context.make_node("Log", [above], **to).output[0]
+    corrected = context.make_node("Mul", [log, ratio], **to).output[0]
+    # Beside 1 nothing is left of it, and log(1 + x) is x.
+    lost = context.make_node("Equal", [kept, zero], **truth).output[0]
+    context.make_node("Where", [lost, given, corrected], outputs=outputs, name=name, **to)
 
 
 @converts("Log")

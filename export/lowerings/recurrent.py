@@ -1,9 +1,8 @@
-"""GRU and LSTM layers, stock ones and ours, one way or both, as the native ONNX ops."""
+"""Recurrent layers, stock ones and ours, one way or both, as the native ONNX ops."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,16 +11,14 @@ import tensorflow as tf
 import keras_blocks as kb
 from keras_blocks.errors import ExportError
 from keras_blocks.export.hooks import Call
-from keras_blocks.export.lowerings.activations import activation_attributes
-from keras_blocks.export.lowerings.cells import NativeCell, native_cell, stacked
+from keras_blocks.export.lowerings.cells import NativeCell, native_cell
+from keras_blocks.export.lowerings.native_runs import Run
 from keras_blocks.export.lowerings.registry import lowers
-from keras_blocks.export.lowerings.row_groups import NativeOp, run_in_groups
-from keras_blocks.export.lowerings.sequences import Dense, Masked, Sequences, sequences_of
-from keras_blocks.export.standins import onnx_node
+from keras_blocks.export.lowerings.sequences import Masked, Sequences, sequences_of
 from keras_blocks.ragged import is_ragged
 from keras_blocks.ragged_rnn import RaggedRNN
 
-_FLOATS = ("float32", "float16")
+_FLOATS = ("float32", "float16", "bfloat16")
 _RECURRENT = (
     keras.layers.GRU,
     keras.layers.LSTM,
@@ -36,26 +33,40 @@ _RECURRENT = (
 @lowers(*_RECURRENT)
 def lower_recurrent(layer: keras.layers.RNN) -> Call | None:
     """Native ops, whatever the mask, the direction and the initial states."""
-    native = _native(layer)
-    if native is None:
+    natives = _natives(layer)
+    if natives is None:
         return _rolled(layer) if layer.unroll else None
     own_call = layer.call
+    cells = tuple((cell,) for cell in _cells(layer))
+    run = Run(natives, cells, layer.return_sequences, layer.go_backwards)
 
-    def call(
-        sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
-    ) -> Any:
-        if not _is_native_call([layer], sequences, mask, training):
-            return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
+    def native_call(ops: Any, sequences: Any, initial_state: Any, mask: Any) -> Any:
         steps = sequences_of(sequences, _only(mask))
         initial = None
         if initial_state is not None:
             initial = [tf.expand_dims(state, 0) for state in keras.tree.flatten(initial_state)]
-        run = _run(native, [layer], steps, initial)
+        results = run.over(ops, steps, initial)
         if layer.return_sequences:
-            result = run.sequences(steps, layer.go_backwards, not layer.zero_output_for_mask)
+            y = results[-1].sequences(layer.go_backwards, not layer.zero_output_for_mask)
         else:
-            result = _last_output(layer, steps, tf.squeeze(run.last, 0))
-        return _returned(layer, result, [tf.squeeze(state, 0) for state in run.states])
+            y = _last_output(layer, steps, tf.squeeze(results[-1].last, 0))
+        states = [[tf.squeeze(state, 0) for state in result.states] for result in results]
+        return _returned(layer, y, states)
+
+    def call(
+        sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
+    ) -> Any:
+        def own() -> Any:
+            return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+        if not _is_native_call([layer], sequences, mask, training):
+            return own()
+        ops = run.ops()
+
+        def native() -> Any:
+            return native_call(ops, sequences, initial_state, mask)
+
+        return _faster(natives, sequences, native, own)
 
     return call
 
@@ -66,12 +77,17 @@ def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
     both = [layer.forward_layer, layer.backward_layer]
     if any(type(direction) not in _RECURRENT for direction in both):
         return None
-    native, other = (_native(direction) for direction in both)
-    if native is None or native != other or both[0].go_backwards:
+    natives, other = (_natives(direction) for direction in both)
+    if natives is None or natives != other or both[0].go_backwards:
+        return None
+    # The second cell of a direction reads that direction alone.
+    if len(natives) > 1 or natives[0].most_numbers is not None:
         return None
     if both[0].cell.use_bias != both[1].cell.use_bias:
         return None
     own_call = layer.call
+    cells = tuple(direction.cell for direction in both)
+    run = Run(natives, (cells,), both[0].return_sequences, backwards=False)
 
     def call(
         sequences: Any, initial_state: Any = None, mask: Any = None, training: bool | None = None
@@ -79,16 +95,16 @@ def lower_bidirectional(layer: keras.layers.Bidirectional) -> Call | None:
         if not _is_native_call(both, sequences, mask, training):
             return own_call(sequences, initial_state=initial_state, mask=mask, training=training)
         steps = sequences_of(sequences, _only(mask))
-        run = _run(native, both, steps, _both_initial(initial_state))
+        (result,) = run.over(run.ops(), steps, _both_initial(initial_state))
         if layer.return_sequences:
-            result = run.sequences(steps)
+            y = result.sequences()
         else:
-            result = tf.concat(tf.unstack(run.last), axis=-1)
-        merged = _merged(layer.merge_mode, _cast(result, layer.compute_dtype))
+            y = tf.concat(tf.unstack(result.last), axis=-1)
+        merged = _merged(layer.merge_mode, _cast(y, layer.compute_dtype))
         if not layer.return_state:
             return merged
         # All states of the forward layer, then those of the backward layer.
-        each = [_cast(state[d], layer.compute_dtype) for d in range(2) for state in run.states]
+        each = [_cast(state[d], layer.compute_dtype) for d in range(2) for state in result.states]
         return (*merged, *each) if layer.merge_mode is None else (merged, *each)
 
     return call
@@ -109,22 +125,34 @@ def _rolled(layer: keras.layers.RNN) -> Call:
     return call
 
 
-def _native(layer: keras.layers.RNN) -> NativeCell | None:
-    native = native_cell(layer.cell)
-    if native is not None and layer.compute_dtype not in _FLOATS:
+def _cells(layer: keras.layers.RNN) -> list[Any]:
+    """The cells that a step of the layer goes through."""
+    if type(layer.cell) is keras.layers.StackedRNNCells:
+        return list(layer.cell.cells)
+    return [layer.cell]
+
+
+def _natives(layer: keras.layers.RNN) -> tuple[NativeCell, ...] | None:
+    """The cells as ONNX ops, or None where one of them is none."""
+    natives = [native_cell(cell) for cell in _cells(layer)]
+    known = tuple(native for native in natives if native is not None)
+    if len(known) < len(natives):
+        return None
+    if layer.compute_dtype not in _FLOATS:
         raise ExportError(
-            f"layer '{layer.name}' computes in {layer.compute_dtype}; onnxruntime's recurrent ops "
-            f"know {' and '.join(_FLOATS)}. Build the model with one of these."
+            f"layer '{layer.name}' computes in {layer.compute_dtype}, and onnxruntime's recurrent "
+            f"ops in float32. Build the model with {', '.join(_FLOATS[:-1])} or {_FLOATS[-1]}."
         )
-    return native
+    return known
 
 
 def _is_native_call(layers: Sequence[Any], sequences: Any, mask: Any, training: Any) -> bool:
     """Whether this call is one that the native op can stand for; else the layer's own runs."""
     mask = _only(mask)
     drops = training and any(
-        getattr(layer.cell, name, 0)
+        getattr(cell, name, 0)
         for layer in layers
+        for cell in _cells(layer)
         for name in ("dropout", "recurrent_dropout")
     )
     return (
@@ -135,73 +163,18 @@ def _is_native_call(layers: Sequence[Any], sequences: Any, mask: Any, training: 
     )
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What a native run gave.
-
-    Args:
-        outputs: those of the op, or of its groups.
-        last: (directions, batch, units), the last output; zeros for a row without steps.
-        states: each (directions, batch, units), the initial ones for a row without steps.
-        rows: the rows that ran, None where all steps of a dense input did.
-    """
-
-    outputs: Any
-    last: tf.Tensor
-    states: list[tf.Tensor]
-    rows: Any = None
-
-    def sequences(self, steps: Sequences, backwards: bool = False, hold: bool = False) -> Any:
-        """Every output, in the order in which the layer gives them."""
-        if isinstance(steps, Dense):
-            return steps.sequences(self.outputs, backwards)
-        return steps.sequences(self.outputs, self.rows, backwards, hold)
-
-
-def _run(
-    native: NativeCell,
-    layers: Sequence[keras.layers.RNN],
-    steps: Sequences,
-    initial: list[tf.Tensor] | None,
-) -> _Result:
-    op = _native_op(native, layers)
-    before = [tf.cast(value, tf.float32) for value in initial or ()]
-    if isinstance(steps, Dense):
-        outputs, *states = op(steps.time_major(), None, before)
-        return _Result(outputs, states[0], states)
-    rows = steps.rows()
-    returned = layers[0].return_sequences
-    outputs, states = run_in_groups(op, rows, before, len(layers), returned)
-    last = states[0]
-    if before:
-        # onnxruntime gives zeros for a row without steps; its state is still the initial one.
-        empty = tf.equal(rows.lengths, 0)[:, tf.newaxis]
-        states = [tf.where(empty, old, new) for new, old in zip(states, before, strict=True)]
-    return _Result(outputs, last, states, rows)
-
-
-def _native_op(native: NativeCell, layers: Sequence[keras.layers.RNN]) -> NativeOp:
-    """The op of these directions, with their weights."""
-    weights = [native.weights(layer.cell) for layer in layers]
-    kernel, recurrent, bias = (stacked(parts) for parts in zip(*weights, strict=True))
-    directions = len(layers)
-    one_way = "reverse" if layers[0].go_backwards else "forward"
-
-    def op(inputs: tf.Tensor, lengths: Any, before: list[tf.Tensor]) -> list[tf.Tensor]:
-        time, batch = inputs.shape[:2]
-        state = tf.TensorSpec((directions, batch, native.units), tf.float32)
-        every = tf.TensorSpec((time, directions, batch, native.units), tf.float32)
-        return onnx_node(
-            native.op_type,
-            [inputs, kernel, recurrent, bias, lengths, *before],
-            [every] + [state] * native.state_count,
-            hidden_size=native.units,
-            direction="bidirectional" if directions == 2 else one_way,
-            **activation_attributes(native.activations * directions),
-            **dict(native.attributes),
-        )
-
-    return op
+def _faster(
+    natives: Sequence[NativeCell], sequences: Any, native: Callable[[], Any], own: Callable[[], Any]
+) -> Any:
+    """The native ops, or the layer's own loop where the batch is so large that they are slower."""
+    limits = [cell.most_numbers // cell.units for cell in natives if cell.most_numbers is not None]
+    if not limits:
+        return native()
+    rows = sequences.shape[0]
+    if rows is not None or min(limits) < 1:
+        return native() if rows is not None and rows <= min(limits) else own()
+    rows = sequences.nrows() if is_ragged(sequences) else tf.shape(sequences)[0]
+    return tf.cond(rows <= min(limits), native, own)
 
 
 def _last_output(layer: keras.layers.RNN, steps: Sequences, last: tf.Tensor) -> tf.Tensor:
@@ -213,11 +186,13 @@ def _last_output(layer: keras.layers.RNN, steps: Sequences, last: tf.Tensor) -> 
     return tf.where(final[:, tf.newaxis], last, tf.zeros_like(last))
 
 
-def _returned(layer: keras.layers.RNN, result: Any, states: Sequence[tf.Tensor]) -> Any:
+def _returned(layer: keras.layers.RNN, result: Any, states: list[list[tf.Tensor]]) -> Any:
+    """What the layer returns; the states of several cells stay apart."""
     result = _cast(result, layer.compute_dtype)
     if not layer.return_state:
         return result
-    return (result, *(_cast(state, layer.compute_dtype) for state in states))
+    cast = keras.tree.map_structure(lambda state: _cast(state, layer.compute_dtype), states)
+    return (result, *(cast[0] if len(cast) == 1 else cast))
 
 
 def _both_initial(initial_state: Any) -> list[tf.Tensor] | None:

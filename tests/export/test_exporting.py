@@ -148,8 +148,8 @@ def test_a_wrong_file_is_not_left_and_the_older_one_survives(tmp_path, monkeypat
     export_onnx(dense_model(), path)
     good = path.read_bytes()
 
-    def nudged(model, signature, opset):
-        converted = to_onnx(model, signature, opset)
+    def nudged(*arguments):
+        converted = to_onnx(*arguments)
         weight = converted.graph.initializer[0]
         values = onnx.numpy_helper.to_array(weight) + np.float32(0.01)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
@@ -164,8 +164,8 @@ def test_a_wrong_file_is_not_left_and_the_older_one_survives(tmp_path, monkeypat
 
 
 def test_a_file_that_does_not_load_is_refused_without_a_proof_too(tmp_path, monkeypatch):
-    def broken(model, signature, opset):
-        converted = to_onnx(model, signature, opset)
+    def broken(*arguments):
+        converted = to_onnx(*arguments)
         converted.graph.node[0].op_type = "NoSuchOp"
         return converted
 

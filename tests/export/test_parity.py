@@ -96,6 +96,7 @@ def test_a_right_file_passes(kind, tmp_path):
     outputs = {tensor.name for tensor in signature_of(model).contract.flat_outputs()}
     assert {check.output for check in report.checks} == outputs
     assert report.first_difference is None
+    assert report.notes == (), "every input matters, and nothing is left of training"
 
 
 def test_the_proof_travels_in_the_file_in_short_form(tmp_path):
@@ -128,10 +129,47 @@ def test_the_same_seed_gives_the_same_report(tmp_path):
     model = small_model()
     save(model, tmp_path / "model.onnx")
     first, second, other = (
-        check_parity(model, tmp_path / "model.onnx", seed=seed).to_dict() for seed in (3, 3, 4)
+        check_parity(model, tmp_path / "model.onnx", seed=seed) for seed in (3, 3, 4)
     )
-    assert first["checks"] == second["checks"]
-    assert first["checks"] != other["checks"]
+    # How many rows there is time for is another matter.
+    fixed = [[c for c in report.checks if c.fixed] for report in (first, second, other)]
+    assert fixed[0] == fixed[1] != fixed[2]
+    assert first.summary() == second.summary()
+
+
+def test_a_fast_proof_tries_less_and_a_thorough_one_more(tmp_path):
+    model, path = small_model(), tmp_path / "model.onnx"
+    fast, usual, thorough = (
+        export_onnx(model, path, verify=verify).parity for verify in ("fast", True, "thorough")
+    )
+    assert [report.level for report in (fast, usual, thorough)] == ["fast", "usual", "thorough"]
+    assert fast.samples < usual.samples < thorough.samples
+    assert [check.layer for check in thorough.layers] == ["y", "small"]
+    assert fast.layers == usual.layers == ()
+    assert any(check.input_shapes["x"][0] == 0 for check in thorough.checks)
+
+
+def test_a_time_budget_ends_the_proof_and_the_report_says_so(tmp_path):
+    model = small_model()
+    report = export_onnx(model, tmp_path / "model.onnx", time_budget=1e-6).parity
+    assert report.ok
+    assert report.samples == 1
+    assert len(report.left_out) > 3
+    assert report.summary()["left_out"] == len(report.left_out)
+    assert "the time budget of 1e-06 s was spent" in str(report)
+
+
+@pytest.mark.parametrize("wrong", [{"verify": "slow"}, {"time_budget": 0}])
+def test_a_wrong_level_or_budget_is_refused_before_the_work(wrong, tmp_path):
+    with pytest.raises(ValueError, match="Received: "):
+        export_onnx(None, tmp_path / "model.onnx", **wrong)
+
+
+def test_the_tolerance_and_its_reason_are_reported(tmp_path):
+    report = export_onnx(small_model(), tmp_path / "model.onnx", verify="fast").parity
+    assert "2e-05 of the largest magnitude; 170 roundings of float32" in report.tolerance
+    given = check_parity(small_model(), tmp_path / "model.onnx", rtol=1.0, atol=1.0)
+    assert given.tolerance == "1 and 1 of the largest magnitude; given"
 
 
 def test_samples_that_the_model_refuses_are_skipped_with_its_reason(tmp_path):
@@ -177,7 +215,8 @@ def test_given_inputs_are_checked_in_place_of_samples(tmp_path):
     }
     report = check_parity(model, tmp_path / "model.onnx", inputs=given)
     assert report.ok
-    assert {check.sample for check in report.checks} == {"given inputs"}
+    assert {check.sample for check in report.checks if not check.again} == {"given inputs"}
+    assert report.samples == 1
     assert report.checks[0].input_shapes == {"ids": (2, 3), "picture": (2, 6, 5, 3)}
     assert report.seed is None
 

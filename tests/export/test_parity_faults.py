@@ -16,7 +16,7 @@ from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity
 from keras_blocks.export.convert import to_onnx
 from keras_blocks.export.execution import OnnxSide
-from keras_blocks.export.parity import Proof
+from keras_blocks.export.proof import Proof
 from keras_blocks.export.sampling import draw_samples
 from keras_blocks.export.signature import signature_of
 
@@ -80,8 +80,9 @@ def save(file: onnx.ModelProto, folder: Path) -> Path:
 
 
 def weights(file: onnx.ModelProto) -> list[onnx.TensorProto]:
-    several = [t for t in file.graph.initializer if np.prod(t.dims) > 1]
-    return [t for t in several if t.data_type == onnx.TensorProto.FLOAT]
+    """Those of layers: what a lowering adds, such as states of zeros, is all the same."""
+    floats = [t for t in file.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    return [t for t in floats if len(np.unique(numpy_helper.to_array(t))) > 1]
 
 
 def nodes(file: onnx.ModelProto, op_type: str) -> list[onnx.NodeProto]:

@@ -20,6 +20,20 @@ def test_a_logarithm_is_as_exact_as_its_dtype(dtype, tmp_path):
     np.testing.assert_allclose(got, expected, rtol=0, atol=ROUNDING[dtype] * expected.max())
 
 
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_a_logarithm_of_one_and_more_keeps_the_digits_of_what_is_more(dtype, tmp_path):
+    x = keras.Input((5,), dtype=dtype, name="x")
+    exported = Exported(keras.Model(x, keras.ops.log1p(x)), tmp_path / "m.onnx")
+    values = np.array([[0.0, 1e-3, -0.5, 3e4, np.inf], [-1e-3, 1e-2, 1.0, -1.0, 7.0]], dtype)
+    if dtype != "float16":
+        values[0, 1] = 1e-12  # of which 1 + x keeps nothing in float32
+    (got,) = exported.run(values)
+    with np.errstate(divide="ignore"):
+        expected = np.log1p(values.astype("float64"))
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, expected, rtol=ROUNDING[dtype])
+
+
 @pytest.mark.parametrize("question", ["isfinite", "isinf", "isnan"])
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_what_is_not_finite_is_found(dtype, question, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -18,6 +19,14 @@ def terminal(monkeypatch):
     return shown
 
 
+def test_a_bar_comes_up_in_the_midst_of_a_long_step(terminal, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    with progress.bars() as bars:
+        bars.doing("looking for the longest inputs")
+        time.sleep(0.2)
+        assert "looking for the longest" in terminal.getvalue()
+
+
 @pytest.mark.parametrize(
     ("patience", "verbose", "visible"),
     [(0.0, None, True), (60.0, None, False), (0.0, False, False), (60.0, True, True)],
@@ -26,7 +35,11 @@ def test_a_bar_is_shown_beyond_a_second_or_when_asked_for(
     terminal, monkeypatch, patience, verbose, visible
 ):
     monkeypatch.setattr(progress, "PATIENCE", patience)
-    assert list(progress.tracked([1, 2, 3], "proving", verbose)) == [1, 2, 3]
+    seen = []
+    for item in progress.tracked([1, 2, 3], "proving", verbose):
+        time.sleep(0.02)
+        seen.append(item)
+    assert seen == [1, 2, 3]
     assert ("proving" in terminal.getvalue()) == visible
 
 

@@ -6,47 +6,18 @@ import json
 import math
 
 import pytest
+from reports import VERSIONS, check, report, result, wrong
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ParityError
-from keras_blocks.export.report import (
-    Check,
-    Difference,
-    ExportResult,
-    ParityReport,
-    Skipped,
-    Worst,
-)
-from keras_blocks.export.tables import MOST_ROWS, WIDTH
-
-VERSIONS = {"keras": "3.15.1", "onnxruntime": "1.32.0"}
+from keras_blocks.export.checks import Difference, LayerCheck, Skipped, Worst
+from keras_blocks.export.tables import MOST_ROWS, NARROWEST, WIDEST
 
 
-def check(sample: str = "batch 3, x.time 7", error: float = 2e-7, **changes) -> Check:
-    fields = {
-        "sample": sample,
-        "input_shapes": {"x": (3, 7, 4)},
-        "output": "y",
-        "shape": (3, 5),
-        "dtype": "float32",
-        "max_error": error,
-        "mean_error": error / 2,
-        "relative_error": error,
-        "tolerance": 1e-5,
-        "argmax_agreement": 1.0,
-        "worst": Worst((2, 1), 1.0 + error, 1.0),
-    }
-    return Check(**{**fields, **changes})
-
-
-def wrong(**changes) -> Check:
-    problem = "the worst element, at [2, 1] got 1.5, expected 1, is off by 0.5"
-    return check(error=0.5, problem=problem, **changes)
-
-
-def report(*checks: Check, **changes) -> ParityReport:
-    fields = {"filepath": "model.onnx", "model": "reader", "seed": 7, "versions": VERSIONS}
-    return ParityReport(**{**fields, "checks": checks, **changes})
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    """For sentences to stay in one line."""
+    monkeypatch.setenv("COLUMNS", "120")
 
 
 def test_a_right_report_tells_what_was_checked():
@@ -68,7 +39,7 @@ def test_a_wrong_report_names_output_shapes_element_and_layer():
     text = found.failure_text()
     assert "model.onnx does not compute what the Keras model 'reader' computes." in text
     # Of several failures, the first is told.
-    assert "Output 'y' for inputs x [3, 7, 4] (batch 3, x.time 7)" in text
+    assert "Output 'y' for inputs x [3, 7, 4] (batch 3, x.time 7, seed 7)" in text
     assert "at [2, 1] got 1.5, expected 1" in text
     assert "2 of 3 checks differ" in text
     assert text.endswith("The first layer that differs is layer 'gru'.")
@@ -90,14 +61,50 @@ def test_a_right_report_raises_nothing():
     report(check()).raise_if_wrong()
 
 
-def test_no_line_is_wider_than_the_page():
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("20", NARROWEST), ("300", WIDEST)])
+def test_no_line_is_wider_than_the_terminal(columns, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
     long = "rows of 16, 1, 17, 3, 2, random trees, zeros in between, floats times 10"
     found = report(
         check(long, output="a_rather_long_output_name/of/a/nested_model", shape=(128, 1000, 1000)),
         wrong(sample=long),
         skipped=(Skipped(long, "Computed output size would be zero or negative. " * 5),),
+        left_out=(long,),
+        time_budget=3.0,
+        layers=(LayerCheck("a_block/with/a_path/of/some/length", "MultiHeadAttention", 1, (3, 5)),),
     )
-    assert max(map(len, str(found).splitlines())) <= WIDTH
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= width
+    # Figures are never cut.
+    for figure in ("2.0e-07", "1.0e-07", "1.0e-05", "100.0%", "WRONG"):
+        assert figure in text
+
+
+def test_a_report_tells_what_it_left_out_what_it_allowed_and_what_else_it_saw():
+    found = report(
+        check(),
+        left_out=("batch 1", "several threads"),
+        time_budget=0.5,
+        notes=("No output depends on the input 'extra'.",),
+        tolerance="1e-07 and 2e-05 of the largest magnitude",
+    )
+    assert found.ok
+    text = str(found)
+    assert "the time budget of 0.5 s was spent: batch 1; several threads" in text
+    assert "note: No output depends on the input 'extra'." in text
+    assert "allowed: 1e-07 and 2e-05 of the largest magnitude" in text
+
+
+def test_a_sample_that_is_run_again_is_counted_once():
+    again = check("batch 3, x.time 7, 9 runs with 4 threads", again=True)
+    assert report(check(), again).samples == report(check(), again).summary()["samples"] == 1
+
+
+def test_a_report_shows_the_error_of_each_layer_in_order():
+    layers = [LayerCheck(f"layer{i}", "Dense", 1, (3, 5), 1e-7, 1e-7, 1e-5) for i in range(3)]
+    text = str(report(check(), layers=(*layers, LayerCheck("shared", "GRU", 2, (3, 5)))))
+    places = [text.index(name) for name in ("layer0", "layer1", "layer2", "shared, call 2")]
+    assert places == sorted(places)
 
 
 def test_skipped_samples_are_listed_under_their_reason():
@@ -128,41 +135,31 @@ def test_json_has_everything_and_no_infinity(tmp_path):
     assert body["checks"][1]["worst"] == {"index": [0], "got": "nan", "expected": 1.0}
 
 
-def test_a_report_is_saved_as_json_only(tmp_path):
-    with pytest.raises(ValueError, match=r"saved as .json. Received: filepath='.*report.txt'"):
+def test_a_report_is_saved_as_json_or_html_only(tmp_path):
+    assert report(check()).save(tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    with pytest.raises(
+        ValueError, match=r"saved as .json or .html. Received: filepath='.*report.txt'"
+    ):
         report(check()).save(tmp_path / "report.txt")
 
 
 def test_the_summary_is_short_and_the_same_for_the_same_proof():
-    first, second = (report(check(), seconds=seconds) for seconds in (1.0, 2.0))
+    # How many rows there is time for differs from one machine to the next.
+    first, second = (
+        report(check(), check(f"batch {rows}", error=rows * 1e-9, fixed=False), seconds=rows)
+        for rows in (1000.0, 2000.0)
+    )
     assert first.summary() == second.summary()
     assert first.summary() == {
         "ok": True,
+        "level": "usual",
         "samples": 1,
         "skipped": 0,
+        "left_out": 0,
         "seed": 7,
         "max_error": 2e-7,
         "versions": VERSIONS,
     }
-
-
-def result(**changes) -> ExportResult:
-    contract = Contract(
-        (
-            TensorSpec("tokens", "int32", ("tokens.values",), True, 0, 4999),
-            TensorSpec("parents", "int32", ("parents.values",), True, -1, None, "tokens"),
-        ),
-        (TensorSpec("y", "float32", ("batch", 10)),),
-    )
-    fields = {
-        "filepath": "trees.onnx",
-        "contract": contract,
-        "opset_version": 18,
-        "op_counts": {"Add": 2, "Loop": 1, "MatMul": 5},
-        "size_bytes": 1_234_567,
-        "parity": report(check()),
-    }
-    return ExportResult(**{**fields, **changes})
 
 
 def test_an_export_result_tells_signature_ops_size_and_proof():

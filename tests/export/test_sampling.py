@@ -10,8 +10,9 @@ import pytest
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
+from keras_blocks.export.plans import LARGER_PLANS, MOST_IDS
 from keras_blocks.export.random_trees import SHAPES, random_parents
-from keras_blocks.export.sampling import LARGER_PLANS, MOST_IDS, draw_samples
+from keras_blocks.export.sampling import draw_samples
 
 OUTPUT = (TensorSpec("y", "float32", ("batch", 3)),)
 

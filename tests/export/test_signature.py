@@ -87,6 +87,46 @@ def test_a_model_that_does_not_say_what_it_takes_is_refused(model):
         signature_of(model)
 
 
+@pytest.mark.parametrize("given", [5, "x", (None, 4), [None], {"x": 3}, [[4, 5]]], ids=str)
+def test_an_input_signature_that_holds_no_specs_says_what_it_should_hold(given):
+    with pytest.raises(TypeError, match=r"must hold a keras\.InputSpec.*Received: .*Write input_"):
+        signature_of(Branches(), given)
+
+
+@pytest.mark.parametrize("spec", [keras.InputSpec(ndim=3), tf.TensorSpec(None)], ids=str)
+def test_a_spec_without_a_shape_is_refused(spec):
+    with pytest.raises(ExportError, match="needs a shape and a dtype"):
+        signature_of(Branches(), [spec])
+
+
+def test_a_model_that_was_called_with_several_arguments_asks_for_their_specs():
+    class Sum(keras.Model):
+        def call(self, a, b, scale=1.0):
+            return a + b
+
+    model = Sum()
+    model(np.ones((2, 3), "float32"), b=np.ones((2, 3), "float32"))
+    with pytest.raises(ExportError, match="takes a, b, and Keras keeps the shape of the first"):
+        signature_of(model)
+
+
+def test_the_batch_of_a_sequential_model_is_free_though_its_first_call_had_one():
+    model = keras.Sequential([layers.Dense(3, name="y")])
+    model(np.ones((2, 5), "float32"))
+    contract = signature_of(model).contract
+    assert contract.inputs[0].shape == ("batch", 5)
+    assert contract.outputs == (TensorSpec("y", "float32", ("batch", 3)),)
+
+
+def test_outputs_that_are_none_have_no_names():
+    class Half(keras.Model):
+        def call(self, x):
+            return {"a": x, "b": None, "c": (x, None)}
+
+    signature = signature_of(Half(), [tf.TensorSpec((None, 3), tf.float32)])
+    assert [spec.name for spec in signature.contract.outputs] == ["a", "c.0"]
+
+
 def test_a_signature_that_the_model_does_not_run_on_is_refused():
     x = keras.Input((4,), name="x")
     model = keras.Model(x, layers.Dense(3)(x))

@@ -1,14 +1,14 @@
+import asyncio
 import contextlib
 import threading
-import time
 
 import httpx
 import onnx_files
 import pytest
-import uvicorn
 
-from keras_blocks.serving import Limits, create_app, load_repository
-from keras_blocks.serving.server import open_listener
+from keras_blocks.serving import Limits, load_repository
+from keras_blocks.serving.server import open_listener, serving
+from keras_blocks.serving.service import Service
 
 BODY_LIMIT = 200_000
 MODELS = {
@@ -46,23 +46,41 @@ def repository(models_folder):
 
 @pytest.fixture(scope="session")
 def client(repository):
-    app = create_app(repository, limits=Limits(body_bytes=BODY_LIMIT, padded_steps=1000))
-    with running(app) as url, httpx.Client(base_url=url, timeout=30) as client:
-        yield client
+    limits = Limits(body_bytes=BODY_LIMIT, padded_steps=1000)
+    with running(repository, limits=limits) as url, httpx.Client(base_url=url, timeout=30) as it:
+        yield it
 
 
 @contextlib.contextmanager
-def running(app):
-    """The app behind a real socket, in a thread."""
-    with open_listener("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+def running(repository, **settings):
+    """A server in a thread, behind a real socket: its url."""
+    with running_both(repository, **settings) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def running_both(repository, **settings):
+    """A server in a thread, for both protocols: its url, and host:port of gRPC."""
+    loop = asyncio.new_event_loop()
+    started, stopping = threading.Event(), asyncio.Event()
+
+    async def run(*listeners):
+        async with serving(Service(repository, **settings), *listeners):
+            started.set()
+            await stopping.wait()
+
+    def target(*listeners):
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(run(*listeners))
+
+    with open_listener("127.0.0.1", 0) as http, open_listener("127.0.0.1", 0) as grpc:
+        thread = threading.Thread(target=target, args=(http, grpc))
         thread.start()
         try:
-            while not server.started:
+            while not started.wait(0.01):
                 assert thread.is_alive()
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            ports = [listener.getsockname()[1] for listener in (http, grpc)]
+            yield f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
         finally:
-            server.should_exit = True
+            loop.call_soon_threadsafe(stopping.set)
             thread.join()

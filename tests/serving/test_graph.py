@@ -46,6 +46,18 @@ def test_nodes_of_functions_and_other_domains_are_seen(tmp_path):
     assert facts.lengths_unknown
 
 
+def test_an_lstm_in_int8_is_recurrent_too(tmp_path):
+    path = onnx_files.save(
+        tmp_path / "m.onnx",
+        [onnx_files.node("DynamicQuantizeLSTM", ["x"], ["y"], domain="com.microsoft")],
+        [],
+        [],
+    )
+    facts = graph_facts(path)
+    assert facts.recurrent
+    assert facts.lengths_unknown
+
+
 @pytest.mark.parametrize("content", [b"", b"not ONNX at all", b"\x3a\xff\xff\xff\x0f", b"\xff" * 9])
 def test_what_is_no_onnx_file_is_refused(tmp_path, content):
     (tmp_path / "m.onnx").write_bytes(content)

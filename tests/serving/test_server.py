@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,14 +12,17 @@ import sys
 import threading
 import time
 
+import grpc
 import httpx
 import onnx_files
 import pytest
 
 from keras_blocks.serving import serve
+from keras_blocks.serving.messages import message_class
 
 COMMAND = [sys.executable, "-m", "keras_blocks.cli", "serve"]
 START_SECONDS = 60  # the machine may be busy with other tests
+CONNECTIONS = 2000
 SLOW_SECONDS = 4.0  # many times what the test needs: a machine that was busy gets faster
 
 
@@ -102,6 +106,56 @@ def loaded(pid):
         pytest.skip("needs /proc")
 
 
+def test_grpc_is_beside_http_and_finishes_what_is_in_flight_too(tmp_path):
+    onnx_files.slow(tmp_path / "slow" / "1" / "model.onnx")
+    with server(tmp_path, "--grpc-port", "0") as (process, lines):
+        address = next(line.split()[2] for line in lines if line.startswith("gRPC on "))
+        steps = {"name": "steps", "datatype": "INT64", "shape": [1]}
+        steps["contents"] = {"int64_contents": [2000]}
+        request = message_class("ModelInferRequest")(model_name="slow", inputs=[steps])
+        with grpc.insecure_channel(address) as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            future = infer.future(request.SerializeToString(), timeout=60)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            assert process.poll() is None
+            response = message_class("ModelInferResponse").FromString(future.result())
+        assert response.raw_output_contents[0] == (2000).to_bytes(8, "little")
+        assert process.wait(START_SECONDS) == 0
+
+
+def test_the_grpc_port_is_the_one_after_that_of_http_unless_it_is_given():
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = taken.getsockname()[1]
+        code, text = outcome(".", "--port", str(port - 1))
+    assert code == 1
+    assert text == (
+        f"Error: cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}; "
+        "choose another --grpc-port\n"
+    )
+
+
+def test_two_thousand_connections_are_held_and_answered(tmp_path):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2 * CONNECTIONS:
+        pytest.skip(f"needs {2 * CONNECTIONS} open files, {hard} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * CONNECTIONS), hard))
+    try:
+        with server(tmp_path) as (_, lines), contextlib.ExitStack() as stack:
+            host, _, port = url_in(lines).removeprefix("http://").partition(":")
+            clients = [
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
+                for _ in range(CONNECTIONS)
+            ]
+            for client in clients:
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+            assert all(client.recv(1000).startswith(b"HTTP/1.1 200") for client in clients)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_sigterm_lets_a_request_in_flight_finish_and_takes_no_new_one(tmp_path):
     onnx_files.slow(tmp_path / "slow" / "1" / "model.onnx")
     with server(tmp_path) as (process, lines):
@@ -153,15 +207,15 @@ def test_small_answers_do_not_wait_for_acknowledgements(tmp_path):
         assert time.perf_counter() - started < requests * 0.03
 
 
-def test_a_folder_that_cannot_be_served_is_one_line_and_exit_code_1(tmp_path):
+def test_a_folder_that_cannot_be_served_is_one_line_and_exit_code_2(tmp_path):
     code, text = outcome(str(tmp_path / "nope"))
-    assert code == 1
+    assert code == 2
     assert text == (
         f"Error: {tmp_path / 'nope'} does not exist; "
         f"a folder with <name>/<version>/model.onnx expected\n"
     )
     code, text = outcome(str(tmp_path), "--port", "0")
-    assert code == 1
+    assert code == 2
     assert text.count("\n") == 1
     assert "holds no models" in text
 

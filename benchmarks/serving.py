@@ -1,0 +1,228 @@
+"""Servers side by side: one-row requests in JSON, in binary and over gRPC, and mixed lengths.
+
+    python benchmarks/serving.py --setup-peers peers    # makes the peers' environments, once
+    python benchmarks/serving.py --peers peers          # all, about a quarter of an hour
+    python benchmarks/serving.py --quick                # short bursts, to see it run
+    python benchmarks/serving.py --only triton          # beside ours and the bounds, that one
+
+Models: `tiny` (64 -> 128 -> 10), `seq` (embedding, LSTM 64, 32 steps) and `ragged` (the same over
+4 to 128 steps). wrk drives HTTP and h2load gRPC, each on one thread (Debian: `apt install wrk
+nghttp2-client`); server and load share the machine. Bounds: a server that does nothing, and
+onnxruntime alone on rows in a loop. onnxruntime has one thread everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import serving_servers as servers
+from harness import RESULTS, describe, save, surroundings
+from rich.console import Console
+from serving_load import Load, drive_grpc, drive_http, missing_tools
+from serving_models import (
+    MIXED,
+    arrays,
+    binary_body,
+    build,
+    grpc_body,
+    json_body,
+    model_file,
+    mosec_body,
+)
+
+CONNECTIONS = (1, 8, 32, 128)
+MIXED_CONNECTIONS = 32
+PACKAGES = ("onnxruntime", "numpy", "orjson", "httptools", "protobuf", "hpack")
+JSON = {"Content-Type": "application/json"}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, help=f"\b\n{__doc__}")
+@click.option("--quick", is_flag=True, help="Bursts of 2 seconds, at 1 and 32 connections.")
+@click.option("--seconds", default=8.0, show_default=True, help="Length of a burst.")
+@click.option("--only", default="", help="Only peers with this in their name.", metavar="NAME")
+@click.option("--peers", "folder", type=click.Path(path_type=Path), help="Made by --setup-peers.")
+@click.option(
+    "--setup-peers", "setup", type=click.Path(path_type=Path), metavar="DIR",
+    help="Makes the peers' environments there with pip, and does nothing else.",
+)  # fmt: skip
+@click.option(
+    "--models", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where the exported models are kept; made there if missing.",
+)  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, show_default=False)
+def main(
+    quick: bool,
+    seconds: float,
+    only: str,
+    folder: Path | None,
+    setup: Path | None,
+    models: Path | None,
+    output: Path,
+) -> None:
+    """Race the servers."""
+    console = Console()
+    if setup:
+        set_up(setup)
+        return
+    if lacking := missing_tools():
+        names = ", ".join(lacking)
+        raise click.ClickException(f"{names} not found: apt install wrk nghttp2-client")
+    bursts = (2.0, (1, MIXED_CONNECTIONS)) if quick else (seconds, CONNECTIONS)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        repository = (models or work / "models").absolute()
+        build(repository)
+        facts = surroundings(PACKAGES)
+        console.print(describe(facts), highlight=False, soft_wrap=True)
+        for name, start in contestants(repository, work, folder, only).items():
+            try:
+                with start() as server:
+                    for row in race(name, server, *bursts):
+                        rows.append(row)
+                        console.print(line(row), highlight=False, soft_wrap=True)
+            except (RuntimeError, OSError, StopIteration) as error:
+                console.print(f"{name} does not take part: {error}", soft_wrap=True)
+        rows += list(alone(repository, bursts[0]))
+    record = {"surroundings": facts, "seconds": bursts[0], "rows": rows}
+    paths = save("serving", record, report(rows, facts, bursts[0]), output)
+    console.print(f"Saved {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)
+
+
+def contestants(
+    repository: Path, work: Path, folder: Path | None, only: str
+) -> dict[str, Callable[[], contextlib.AbstractContextManager[servers.Server]]]:
+    """Ours, the bound, and the peers whose environment is there."""
+    found: dict[str, Any] = {
+        "ours": functools.partial(servers.ours, repository),
+        "nothing": functools.partial(servers.nothing, repository),
+    }
+    for name in servers.PEERS:
+        python = folder / name / "bin" / "python" if folder else None
+        if python is not None and python.exists() and only.lower() in name:
+            found[name] = functools.partial(getattr(servers, name), repository, python, work)
+    return found
+
+
+def race(
+    name: str, server: servers.Server, seconds: float, connections: tuple[int, ...]
+) -> Iterator[dict[str, Any]]:
+    """All bursts of one server."""
+    for model in ("tiny", "seq"):
+        body = json_body(model) if server.protocol else mosec_body(model)
+        servers.wait_for_answer(server, model, body, JSON)
+        url = server.url + server.path(model)
+        for count in connections:
+            load = drive_http(url, [body], JSON, count, seconds, server.processes())
+            yield row_of(name, model, "JSON", count, load)
+        if name in ("ours", "triton"):
+            binary, length = binary_body(model)
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Inference-Header-Content-Length": str(length),
+            }
+            for count in connections:
+                load = drive_http(url, [binary], headers, count, seconds, server.processes())
+                yield row_of(name, model, "binary", count, load)
+        if server.grpc is not None:
+            for count in connections:
+                message = grpc_body(model)
+                load = drive_grpc(server.grpc, message, count, seconds, server.processes())
+                yield row_of(name, model, "gRPC", count, load)
+    if "ragged" in server.models:
+        bodies = [json_body("ragged", seed) for seed in range(MIXED)]
+        url = server.url + server.path("ragged")
+        load = drive_http(url, bodies, JSON, MIXED_CONNECTIONS, seconds, server.processes())
+        yield row_of(name, "ragged", "JSON", MIXED_CONNECTIONS, load)
+
+
+def alone(repository: Path, seconds: float) -> Iterator[dict[str, Any]]:
+    """onnxruntime without a server, a row at a time."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    for model in ("tiny", "seq", "ragged"):
+        path = str(model_file(repository, model))
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        requests = [arrays(model, seed) for seed in range(MIXED)]
+        runs, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            session.run(["y"], requests[runs % MIXED])
+            runs += 1
+        spent = (time.perf_counter() - started) / runs
+        load = Load(1 / spent, spent, None, spent, 0)
+        yield row_of("onnxruntime", model, "none", 1, load)
+
+
+def row_of(server: str, model: str, protocol: str, connections: int, load: Load) -> dict[str, Any]:
+    return {
+        "server": server,
+        "model": model,
+        "protocol": protocol,
+        "connections": connections,
+        **vars(load),
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    failed = f", {row['failed']} FAILED" if row["failed"] else ""
+    return (
+        f"{row['server']}, {row['model']}, {row['protocol']}, {row['connections']} connections: "
+        f"{row['rate']:.0f}/s, p50 {_ms(row['p50'])}, p99 {_ms(row['p99'])}, "
+        f"{row['cpu'] * 1e6:.0f} us of CPU each{failed}"
+    )
+
+
+def report(rows: list[dict[str, Any]], facts: dict[str, Any], seconds: float) -> str:
+    """One table; `ours / it` is our rate by the row's, in the same contest."""
+    ours = {_contest(row): row["rate"] for row in rows if row["server"] == "ours"}
+    lines = [
+        "# Serving",
+        "",
+        describe(facts),
+        "",
+        f"Bursts of {seconds:g} s. `ours / it`: our rate by the row's.",
+        "",
+        "| server | model | protocol | connections | requests/s | p50 ms | p99 ms | CPU us each "
+        "| ours / it | failed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        rate = ours.get(_contest(row))
+        ratio = "" if rate is None or row["server"] == "ours" else f"{rate / row['rate']:.2f}"
+        lines.append(
+            f"| {row['server']} | {row['model']} | {row['protocol']} | {row['connections']} "
+            f"| {row['rate']:.0f} | {_ms(row['p50'])} | {_ms(row['p99'])} "
+            f"| {row['cpu'] * 1e6:.0f} | {ratio} | {row['failed'] or ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def set_up(folder: Path) -> None:
+    """An environment for each peer."""
+    for name, packages in servers.PEERS.items():
+        subprocess.run([sys.executable, "-m", "venv", str(folder / name)], check=True)
+        python = folder / name / "bin" / "python"
+        subprocess.run([str(python), "-m", "pip", "install", *packages.split()], check=True)
+
+
+def _contest(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["model"], row["protocol"], row["connections"]
+
+
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1e3:.2f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""A server that does nothing: the HTTP layer of ours with one constant answer.
+
+python benchmarks/serving_nothing.py PORT
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from keras_blocks.serving.http1 import Exchange, HttpConnection
+from keras_blocks.serving.limits import Limits
+
+
+def answer(exchange: Exchange) -> None:
+    exchange.respond(200, b"{}")
+
+
+async def main() -> None:
+    limits = Limits()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: HttpConnection(answer, lambda exchange, _: answer(exchange), limits, set()),
+        "127.0.0.1",
+        int(sys.argv[1]),
+    )
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

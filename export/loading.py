@@ -1,0 +1,86 @@
+"""Models from where they are stored: `.keras` files, and folders that TensorFlow saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import keras_blocks as kb
+from keras_blocks.errors import ExportError
+
+DEFAULT_SIGNATURE = "serving_default"
+
+
+def as_model(model: Any) -> Any:
+    """The model at a path; anything but a path as it is.
+
+    Args:
+        model: a model, or the path of a `.keras` or `.h5` file, or of a folder that
+            `model.export` or `tf.saved_model.save` wrote.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ExportError: what is there cannot be loaded.
+    """
+    if not isinstance(model, str | Path):
+        return model
+    path = Path(model)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model at {str(path)!r}.")
+    return _saved_model(path) if path.is_dir() else _keras_file(path)
+
+
+def _keras_file(path: Path) -> keras.Model:
+    for name in kb.__all__:
+        getattr(kb, name)  # Keras knows a class once its module is imported
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"'{path}' cannot be loaded as a Keras model: {reason} If it holds layers of your own, "
+            "import the module that defines them, load it with keras.saving.load_model, and pass "
+            "the model."
+        ) from error
+
+
+def _saved_model(path: Path) -> keras.Model:
+    """The serving signature as a model of named inputs."""
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except Exception as error:  # TensorFlow raises many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"'{path}' cannot be loaded as a SavedModel: {reason}") from error
+    functions = dict(getattr(loaded, "signatures", {}))
+    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in functions else next(iter(functions), None)
+    if name is None or (name != DEFAULT_SIGNATURE and len(functions) > 1):
+        raise ExportError(
+            f"'{path}' has no signature '{DEFAULT_SIGNATURE}', which says what it takes and gives; "
+            f"it has {sorted(functions) or 'none'}. Save it by model.export(path) or with "
+            "tf.saved_model.save(module, path, signatures=function)."
+        )
+    _, specs = functions[name].structured_input_signature
+    inputs = {key: _input(path, key, spec) for key, spec in specs.items()}
+    outputs = _Function(loaded, functions[name], name=path.name)(inputs)
+    return keras.Model(inputs, outputs, name=path.name)
+
+
+def _input(path: Path, name: str, spec: tf.TensorSpec) -> keras.KerasTensor:
+    if spec.shape.rank is None:
+        raise ExportError(f"input '{name}' of '{path}' has no known rank")
+    return keras.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=name)
+
+
+class _Function(keras.layers.Layer):
+    """A function of a SavedModel, which takes and gives its tensors by name."""
+
+    def __init__(self, loaded: Any, function: Any, name: str):
+        super().__init__(name=name, autocast=False)
+        self.loaded = loaded  # it owns the variables
+        self.function = function
+
+    def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return self.function(**inputs)

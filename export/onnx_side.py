@@ -1,0 +1,88 @@
+"""An ONNX file under onnxruntime, one side of every comparison. No Keras, no TensorFlow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from keras_blocks.contract import METADATA_KEY, Contract
+
+_FATAL = 4  # onnxruntime's log level; what it refuses is reported here, once
+_DTYPES = {"float": "float32", "double": "float64"}
+_REASON_LENGTH = 400
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|\{\{[^}]*\}\} ?")
+# Where in onnxruntime's C++ it happened, which helps nobody here.
+_RUNTIME_SOURCE = re.compile(r"/onnxruntime_src/\S+ [^(]*\([^)]*\) (const )?")
+
+
+class RefusedError(Exception):
+    """One side does not take a sample, or onnxruntime does not load a file; with the reason."""
+
+
+class OnnxSide:
+    """An ONNX model under onnxruntime's defaults, as a server would run it.
+
+    Args:
+        model: path of the file, or what is in it.
+        threads: int, those that one run may use; None leaves it to onnxruntime.
+    Raises:
+        RefusedError: onnxruntime does not load it.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int | None = None):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.intra_op_num_threads = threads or 0
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise RefusedError(first_line(error)) from error
+
+    def run(
+        self, feed: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The outputs by name; inputs that the graph does not have are left out.
+
+        Raises:
+            RefusedError: onnxruntime fails on these inputs.
+        """
+        names = [node.name for node in self.session.get_inputs()]
+        asked = [node.name for node in self.session.get_outputs()] if outputs is None else outputs
+        try:
+            values = self.session.run(list(asked), {name: feed[name] for name in names})
+        except Exception as error:
+            raise RefusedError(first_line(error)) from error
+        return dict(zip(asked, values, strict=True))
+
+    def contract(self) -> Contract | None:
+        """The contract in the file's metadata, or None.
+
+        Raises:
+            ValueError: what is there is no contract.
+        """
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        return None if text is None else Contract.from_json(text)
+
+
+def element_type(node: Any) -> str:
+    """NumPy's name for the element type of an input or output of a session."""
+    element = node.type.removeprefix("tensor(").removesuffix(")")
+    return _DTYPES.get(element, element)
+
+
+def first_line(error: BaseException) -> str:
+    """The reason of an exception, short enough for a table's foot."""
+    plain = _RUNTIME_SOURCE.sub("", _TERMINAL_CODES.sub("", str(error)))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    # Keras puts a line of its own before the reason.
+    lines = [line for line in lines if not line.startswith("Exception encountered when")] or lines
+    text = next(iter(lines), type(error).__name__).rstrip(".")
+    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}..."

@@ -1,0 +1,302 @@
+"""A client of this server, and of any other that speaks the Open Inference Protocol over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from keras_blocks.contract import Contract, Dim, FlatTensor, TensorSpec
+from keras_blocks.errors import KerasBlocksError
+from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, from_bfloat16
+from keras_blocks.serving.inputs import flat_inputs
+from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.tensors import read_tensor, to_bytes
+from keras_blocks.serving.validation import check_names
+
+_DTYPES = {protocol: dtype for dtype, protocol in PROTOCOL.items()}
+_OVERLOADED = frozenset({429, 503})
+_LONGEST_WAIT = 10.0
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+_NO_LIMITS = Limits(empty_elements=2**62)
+
+
+class ServerError(KerasBlocksError):
+    """The server refused a request; the message is the server's.
+
+    Args:
+        status: the HTTP status.
+        message: what the server said.
+    """
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """Asks a server, from any number of threads.
+
+    Args:
+        url: str, where the server is: "http://localhost:8080".
+        timeout: float, seconds to wait for an answer.
+        retries: int, how often to ask again where the server has too much to do; nothing else is
+            tried again.
+        api_key: str, where the server wants one.
+    Example:
+        client = Client("http://localhost:8080")
+        client.infer("trees", {"tokens": [[4, 7, 7], [9]], "parents": [[-1, 0, 0], [-1]]})
+    """
+
+    def __init__(self, url: str, *, timeout: float = 60.0, retries: int = 5, api_key: str = ""):
+        parts = urlsplit(url if "//" in url else f"//{url}", "http")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url is {url!r}, expected one like http://localhost:8080")
+        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        self._connect = lambda: kind[parts.scheme](parts.netloc, timeout=timeout)
+        self._prefix = parts.path.rstrip("/")
+        self._retries = retries
+        self._access = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._free: deque[http.client.HTTPConnection] = deque()
+        self._contracts: dict[str, Contract] = {}
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str] | None = None,
+        *,
+        version: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Runs a model on one batch.
+
+        Args:
+            model: str, its name.
+            inputs: name -> array or nested list. A ragged input `x` is a list of rows, or `x` with
+                `x.row_splits`; the parents of trees are such an input too.
+            outputs: names of the wanted outputs; all by default.
+            version: int, the server's latest by default.
+        Returns:
+            name -> array; a ragged output `y` is `y` and `y.row_splits`.
+        Raises:
+            ContractError: an input cannot become what the model takes.
+            ServerError: what the server refused, with its message.
+        """
+        path = _path(model, version)
+        contract = self._contract(path)
+        arrays = flat_inputs(contract, inputs)
+        check_names(contract, arrays)
+        head, body = _request(contract, arrays, outputs)
+        try:
+            headers, content = self._ask("POST", f"{path}/infer", body, {_HEADER_LENGTH: head})
+        except ServerError as error:
+            if error.status in (400, 404):  # the model may be another one by now
+                self._contracts.pop(path, None)
+            raise
+        return _outputs(content, int(headers.get(_HEADER_LENGTH, len(content))))
+
+    def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
+        """What the server says of a model: its inputs, outputs and versions."""
+        return self._json("GET", _path(model, version))
+
+    def ready(self, model: str | None = None, version: int | None = None) -> bool:
+        """Whether the server, or one of its models, answers."""
+        path = "/v2/health" if model is None else _path(model, version)
+        try:
+            return bool(self._json("GET", f"{path}/ready", retries=0).get("ready"))
+        except (ServerError, OSError):
+            return False
+
+    def index(self) -> list[dict[str, str]]:
+        """The models of the server's repository and their states."""
+        return self._json("POST", "/v2/repository/index")
+
+    def load(self, model: str) -> None:
+        """Has the server load a model again."""
+        self._json("POST", f"/v2/repository/models/{quote(model, safe='')}/load")
+
+    def unload(self, model: str) -> None:
+        """Has the server take a model out of service."""
+        self._json("POST", f"/v2/repository/models/{quote(model, safe='')}/unload")
+
+    def close(self) -> None:
+        """Closes the connections."""
+        while self._free:
+            self._free.pop().close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _contract(self, path: str) -> Contract:
+        if path not in self._contracts:
+            metadata = self._json("GET", path)
+            self._contracts[path] = Contract(tuple(_specs(metadata["inputs"])), ())
+        return self._contracts[path]
+
+    def _json(self, method: str, path: str, retries: int | None = None) -> Any:
+        return json.loads(self._ask(method, path, b"", {}, retries)[1])
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        retries: int | None = None,
+    ) -> tuple[Any, bytes]:
+        left = self._retries if retries is None else retries
+        for turn in range(left + 1):
+            status, answered, content = self._send(method, path, body, headers)
+            if status == 200:
+                return answered, content
+            if status not in _OVERLOADED or turn == left:
+                break
+            time.sleep(_wait(turn, answered.get("Retry-After")))
+        raise ServerError(status, _message(status, content))
+
+    def _send(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, Any, bytes]:
+        try:
+            connection, used = self._free.pop(), True
+        except IndexError:
+            connection, used = self._connect(), False
+        media = {"Content-Type": "application/octet-stream" if headers else "application/json"}
+        try:
+            given = {**media, **self._access, **headers}
+            connection.request(method, self._prefix + path, body or None, given)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
+            connection.close()
+            if not used:
+                raise
+            # The server may have closed an idle connection just now; a new one tells.
+            self.close()
+            return self._send(method, path, body, headers)
+        except BaseException:
+            connection.close()
+            raise
+        if not answer.will_close:
+            self._free.append(connection)
+        return answer.status, answer.headers, content
+
+
+class AsyncClient:
+    """The same for asyncio: each call waits in a thread.
+
+    Args:
+        url: str, where the server is.
+        kwargs: those of `Client`.
+    """
+
+    def __init__(self, url: str, **kwargs: Any):
+        self._client = Client(url, **kwargs)
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str] | None = None,
+        *,
+        version: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """See `Client.infer`."""
+        return await asyncio.to_thread(self._client.infer, model, inputs, outputs, version=version)
+
+    async def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
+        """See `Client.metadata`."""
+        return await asyncio.to_thread(self._client.metadata, model, version)
+
+    async def ready(self, model: str | None = None, version: int | None = None) -> bool:
+        """See `Client.ready`."""
+        return await asyncio.to_thread(self._client.ready, model, version)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client.close()
+
+
+def _path(model: str, version: int | None) -> str:
+    path = f"/v2/models/{quote(model, safe='')}"
+    return path if version is None else f"{path}/versions/{version}"
+
+
+def _specs(tensors: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
+    """The inputs by the server's metadata; ours tell there which are ragged."""
+    specs = []
+    for tensor in tensors:
+        parameters = tensor.get("parameters") or {}
+        if parameters.get("ragged") == "row_splits":
+            continue
+        shape: tuple[Dim, ...] = tuple(
+            size if size >= 0 else f"{tensor['name']}.{axis}"
+            for axis, size in enumerate(tensor["shape"])
+        )
+        ragged = parameters.get("ragged") == "values"
+        specs.append(TensorSpec(tensor["name"], _DTYPES[tensor["datatype"]], shape, ragged=ragged))
+    return specs
+
+
+def _request(
+    contract: Contract, arrays: Mapping[str, np.ndarray], outputs: Sequence[str] | None
+) -> tuple[str, bytes]:
+    """The body of an infer request with binary tensors, and the length of its JSON."""
+    inputs, raw = [], []
+    for tensor in contract.flat_inputs():
+        array = arrays[tensor.name]
+        raw.append(b"".join([to_bytes(array)]))
+        inputs.append(
+            {
+                "name": tensor.name,
+                "datatype": PROTOCOL[tensor.dtype],
+                "shape": list(array.shape),
+                "parameters": {"binary_data_size": len(raw[-1])},
+            }
+        )
+    body: dict[str, Any] = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    if outputs is not None:
+        body["outputs"] = [{"name": n, "parameters": {"binary_data": True}} for n in outputs]
+    head = json.dumps(body).encode()
+    return str(len(head)), head + b"".join(raw)
+
+
+def _outputs(content: bytes, length: int) -> dict[str, np.ndarray]:
+    rest = memoryview(content)[length:]
+    outputs = {}
+    for item in json.loads(content[:length])["outputs"]:
+        dtype = _DTYPES[item["datatype"]]
+        tensor = FlatTensor(item["name"], dtype, tuple(item["shape"]))
+        size = (item.get("parameters") or {}).get("binary_data_size")
+        data: Any = item.get("data")
+        if size is not None:
+            data, rest = rest[:size], rest[size:]
+        array = read_tensor(tensor, item["datatype"], item["shape"], data, _NO_LIMITS)
+        outputs[item["name"]] = from_bfloat16(array) if dtype == BFLOAT16 else array
+    return outputs
+
+
+def _message(status: int, content: bytes) -> str:
+    try:
+        return str(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {status}: {content[:200].decode(errors='replace')}"
+
+
+def _wait(turn: int, retry_after: str | None) -> float:
+    """Longer each time, and never the same for all clients."""
+    least = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+    return min(max(least, 0.1 * 2**turn), _LONGEST_WAIT) * random.uniform(0.5, 1.0)

@@ -1,0 +1,144 @@
+"""What a server says about its models: metadata, configuration, statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_blocks.contract import Dim, FlatTensor, TensorSpec
+from keras_blocks.serving.batching import BatchPlan
+from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, STRING
+from keras_blocks.serving.jobs import BatchSettings
+from keras_blocks.serving.model import Model
+from keras_blocks.serving.session import ANY_SHAPE
+from keras_blocks.serving.statistics import Duration, ModelStatistics
+
+PLATFORM = "onnxruntime_onnx"
+_SHOWN = (
+    "minimum",
+    "maximum",
+    "tree_of",
+    "max_children",
+    "forest",
+    "leaves_of",
+    "edges_of",
+    "edge_labels",
+    "siblings_differ",
+)
+
+
+def model_metadata(model: Model, versions: list[int]) -> dict[str, Any]:
+    """The body of the model metadata endpoint. A dynamic dim is -1; its name, the bounds and the
+    ragged structure stand in the parameters of the tensor."""
+    return {
+        "name": model.name,
+        "versions": [str(version) for version in versions],
+        "platform": PLATFORM,
+        "inputs": [_tensor_metadata(*pair) for pair in _flat_pairs(model.contract.inputs)],
+        "outputs": [_tensor_metadata(*pair) for pair in _flat_pairs(model.contract.outputs)],
+    }
+
+
+def model_config(model: Model, plan: BatchPlan | None, settings: BatchSettings) -> dict[str, Any]:
+    """The model configuration, in the fields of Triton's that mean something here.
+
+    A batched dense model has a `max_batch_size`, and its dims are those behind the batch axis, as
+    Triton's clients expect. A ragged model has 0 and whole shapes: its row splits have one entry
+    more than rows, so no axis of its requests is the batch.
+    """
+    rows = settings.max_batch_size if plan is not None and not plan.row_splits else 0
+    sides = {
+        side: [_tensor_config(tensor, bool(rows)) for tensor in flat]
+        for side, flat in (
+            ("input", model.contract.flat_inputs()),
+            ("output", model.contract.flat_outputs()),
+        )
+    }
+    config: dict[str, Any] = {
+        "name": model.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "max_batch_size": rows,
+        **sides,
+        "instance_group": [
+            {"name": model.name, "kind": "KIND_CPU", "count": settings.runs_at_once}
+        ],
+        "default_model_filename": "model.onnx",
+    }
+    if plan is not None:
+        delay = round(settings.max_queue_delay_ms * 1000)
+        config["dynamic_batching"] = {"max_queue_delay_microseconds": delay}
+    return config
+
+
+def model_statistics(model: Model, counts: ModelStatistics) -> dict[str, Any]:
+    """The counts of one version of a model, in the fields of the statistics extension."""
+    none = _duration(Duration())
+    return {
+        "name": model.name,
+        "version": str(model.version),
+        "last_inference": round(counts.last * 1000),
+        "inference_count": counts.rows,
+        "execution_count": counts.runs,
+        "inference_stats": {
+            "success": _duration(counts.success),
+            "fail": _duration(counts.fail),
+            "queue": _duration(Duration(counts.queue.count, counts.queue.total)),
+            "compute_input": none,
+            "compute_infer": _duration(counts.compute),
+            "compute_output": none,
+            "cache_hit": none,
+            "cache_miss": none,
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": none,
+                "compute_infer": _duration(spent),
+                "compute_output": none,
+            }
+            for rows, spent in sorted(counts.batches.items())
+        ],
+    }
+
+
+def _duration(spent: Duration) -> dict[str, int]:
+    return {"count": spent.count, "ns": round(spent.seconds * 1e9)}
+
+
+def _tensor_config(tensor: FlatTensor, batched: bool) -> dict[str, Any]:
+    protocol = {STRING: "STRING", BFLOAT16: "BF16"}.get(tensor.dtype, PROTOCOL[tensor.dtype])
+    dims = _sizes(tensor.shape)[1 if batched else 0 :]
+    config: dict[str, Any] = {
+        "name": tensor.name,
+        "data_type": f"TYPE_{protocol}",
+        "dims": dims or [1],
+    }
+    if not dims:  # one number a row; an empty list of dims would say nothing at all
+        config["reshape"] = {"shape": []}
+    return config
+
+
+def _flat_pairs(specs: tuple[TensorSpec, ...]) -> list[tuple[TensorSpec, FlatTensor]]:
+    return [(spec, tensor) for spec in specs for tensor in spec.flat()]
+
+
+def _tensor_metadata(spec: TensorSpec, tensor: FlatTensor) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"dims": [str(dim) for dim in tensor.shape]}
+    if spec.ragged:
+        parameters["ragged"] = "values" if tensor.name == spec.name else "row_splits"
+    if tensor.name == spec.name:
+        for key in _SHOWN:
+            value = getattr(spec, key)
+            if value is not None and value is not False:
+                parameters[key] = value
+    return {
+        "name": tensor.name,
+        "datatype": PROTOCOL[tensor.dtype],
+        "shape": _sizes(tensor.shape),
+        "parameters": parameters,
+    }
+
+
+def _sizes(shape: tuple[Dim, ...]) -> list[int]:
+    dims: tuple[Dim, ...] = () if shape == ANY_SHAPE else shape
+    return [dim if isinstance(dim, int) else -1 for dim in dims]

@@ -1,0 +1,328 @@
+"""HTTP/1.1 on asyncio's transports: bytes to requests, answers to bytes.
+
+A request is handed on in the same turn of the event loop in which its last byte came, without a
+task or a future, so that all requests of a turn can share one run of a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import http
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import httptools
+
+from keras_blocks.serving.compression import too_large
+from keras_blocks.serving.faults import RequestError
+from keras_blocks.serving.limits import Limits
+
+# A refused body is read to its end, up to this much, or the client might not see the refusal.
+_DRAINED_BYTES = 64 * 2**20
+_HEADER_BYTES = 64 * 2**10
+_MOST_PIPELINED = 16
+
+JSON = "application/json"
+
+
+class Exchange:
+    """One request, and the place for its answer.
+
+    Args:
+        method: "GET", "POST", ...
+        target: the path with its query, as it was sent.
+        headers: name in lower case -> value.
+        body: the whole body.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_stays",
+        "body",
+        "headers",
+        "method",
+        "on_gone",
+        "target",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        connection: HttpConnection,
+        stays: bool,
+    ):
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.on_gone: Callable[[], object] | None = None
+        """Called if the client goes away before its answer."""
+        self._connection = connection
+        self._stays = stays
+        self._answered = False
+
+    def header(self, name: bytes) -> str:
+        """A header's value, empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1").strip()
+
+    def respond(
+        self,
+        status: int,
+        body: bytes | Iterable[bytes],
+        media_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
+        *,
+        closes: bool = False,
+    ) -> None:
+        """Sends the answer; a body of several pieces is given as a list."""
+        if self._answered:
+            return
+        self._answered = True
+        self._connection.send(self, status, body, media_type, headers, self._stays and not closes)
+
+
+Handler = Callable[[Exchange], None]
+Refusal = Callable[[Exchange, RequestError], None]
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client.
+
+    Args:
+        handler: answers an exchange, now or later.
+        refuse: answers an exchange that was no whole request.
+        limits: what one request may ask for.
+        connections: where this one is listed while it is open.
+    """
+
+    def __init__(self, handler: Handler, refuse: Refusal, limits: Limits, connections: set[Any]):
+        self._handler = handler
+        self._refuse = refuse
+        self._limits = limits
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._current: Exchange | None = None
+        self._backlog: deque[Exchange | tuple[Exchange, RequestError]] = deque()
+        self._writable = True
+        self._closing = False
+        self._broken = False
+        self._last = self._loop.time()
+        self._reading: str | None = None  # "head" or "body" within a request
+        self._begun = 0.0
+        self._refusal: RequestError | None = None
+        self._reset()
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connects."""
+        self._transport = transport  # type: ignore[assignment]
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, and what it asked for is no longer wanted."""
+        self._connections.discard(self)
+        self._closing = True
+        self._backlog.clear()
+        if self._current is not None and self._current.on_gone is not None:
+            self._current.on_gone()
+        self._current = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, or of several."""
+        self._last = self._loop.time()
+        if self._broken:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._broken = True  # its request is answered, and the connection closed behind it
+        except httptools.HttpParserError as error:
+            cause = error.__context__ if error.__context__ is not None else error
+            if not isinstance(cause, RequestError):
+                cause = RequestError(400, f"this is no HTTP request: {error}", closes=True)
+            self._break(cause)
+        if self._reading == "head":
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEADER_BYTES:
+                self._break(RequestError(431, "the headers are too long", closes=True))
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: it gets no further ones."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._writable = True
+        self._next()
+
+    # httptools calls these
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._reset()
+        self._reading = "head"
+        self._begun = self._last
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request's target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """The body comes next, if it may."""
+        self._reading = "body"
+        self._head_bytes = 0
+        declared = int(self._headers.get(b"content-length") or 0)  # the parser has checked it
+        waits = self._headers.get(b"expect", b"").lower() == b"100-continue"
+        if declared > self._limits.body_bytes:
+            self._too_large(closes=waits or declared > self._limits.body_bytes + _DRAINED_BYTES)
+        elif self._parser.should_upgrade() and declared:
+            # The parser takes the body for the bytes of the other protocol.
+            self._refusal = RequestError(400, "the connection cannot be upgraded", closes=True)
+        elif waits and self._transport is not None and self._current is None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._size += len(body)
+        if self._size > self._limits.body_bytes:
+            self._too_large(closes=self._size > self._limits.body_bytes + _DRAINED_BYTES)
+        elif self._refusal is None:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._reading = None
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        stays = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        exchange = self._exchange(body, stays)
+        self._backlog.append(exchange if self._refusal is None else (exchange, self._refusal))
+        if len(self._backlog) > _MOST_PIPELINED and self._transport is not None:
+            self._transport.pause_reading()
+        self._next()
+
+    # The server calls these
+
+    def send(
+        self,
+        exchange: Exchange,
+        status: int,
+        body: bytes | Iterable[bytes],
+        media_type: str,
+        headers: Mapping[str, str] | None,
+        stays: bool,
+    ) -> None:
+        """Writes an answer, then turns to the next request."""
+        transport = self._transport
+        if exchange is not self._current or transport is None or transport.is_closing():
+            return
+        content = body if isinstance(body, bytes) else b"".join(body)
+        stays = stays and not self._closing
+        head = _head(status, media_type, len(content), headers, stays)
+        transport.write(head if exchange.method == b"HEAD" else head + content)
+        self._last = self._loop.time()
+        self._current = None
+        if not stays:
+            self._closing = True
+            transport.close()
+        elif self._backlog:
+            self._loop.call_soon(self._next)
+
+    def close_when_idle(self) -> None:
+        """Ends the connection once what came is answered."""
+        self._closing = True
+        if self._current is None and not self._backlog and self._reading is None:
+            self.abort()
+
+    def abort(self) -> None:
+        """Ends the connection now."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def expire(self, now: float) -> None:
+        """Ends the connection of a client that has been silent for too long."""
+        silent = self._limits.silent_seconds
+        if self._reading is not None:
+            since = self._begun if self._reading == "head" else self._last
+            if now - since > silent and self._current is None:
+                what = f"no more of the {self._reading} came within {silent:g} seconds"
+                self._break(RequestError(408, what, closes=True))
+        elif self._current is None and now - self._last > self._limits.idle_seconds:
+            self.abort()
+
+    def _reset(self) -> None:
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._head_bytes = 0
+        self._refusal = None
+
+    def _exchange(self, body: bytes, stays: bool) -> Exchange:
+        method = self._parser.get_method()
+        return Exchange(method, self._target, self._headers, body, self, stays)
+
+    def _too_large(self, closes: bool) -> None:
+        self._refusal = too_large(self._limits.body_bytes, closes)
+        self._chunks.clear()
+        if closes:
+            raise self._refusal
+
+    def _break(self, error: RequestError) -> None:
+        """Answers what cannot be read any further, behind the answers before it."""
+        if not self._broken:
+            self._broken = True
+            self._reading = None
+            self._backlog.append((self._exchange(b"", False), error))
+            self._next()
+
+    def _next(self) -> None:
+        if self._current is not None or not self._backlog or not self._writable:
+            return
+        entry = self._backlog.popleft()
+        if len(self._backlog) == _MOST_PIPELINED and self._transport is not None:
+            self._transport.resume_reading()
+        if isinstance(entry, Exchange):
+            self._current = entry
+            self._handler(entry)
+        else:
+            self._current, error = entry
+            self._refuse(self._current, error)
+
+
+def _head(
+    status: int, media_type: str, length: int, headers: Mapping[str, str] | None, stays: bool
+) -> bytes:
+    first = _FIRST_LINES[status]
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) if headers else ""
+    if not stays:
+        more += "connection: close\r\n"
+    return (
+        f"{first}content-type: {media_type}\r\ncontent-length: {length}\r\n{date.line}{more}\r\n"
+    ).encode("latin-1")
+
+
+class _Date:
+    """The date header, made once a second."""
+
+    line = ""
+
+    def refresh(self) -> None:
+        """Takes the present second."""
+        self.line = f"date: {email.utils.formatdate(usegmt=True)}\r\n"
+
+
+date = _Date()
+_FIRST_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n" for s in http.HTTPStatus}

@@ -1,0 +1,238 @@
+"""The REST endpoints of the Open Inference Protocol v2, with Triton's extensions."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from keras_blocks.errors import ContractError
+from keras_blocks.serving.codec import decode_request, encode_response
+from keras_blocks.serving.compression import inflate
+from keras_blocks.serving.faults import RequestError, fault_of
+from keras_blocks.serving.http1 import JSON, Exchange
+from keras_blocks.serving.jobs import Outputs
+from keras_blocks.serving.metrics import MEDIA_TYPE
+from keras_blocks.serving.service import Service
+
+OCTETS = "application/octet-stream"
+# curl sends the form type unless told otherwise.
+_JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
+_PATHS = (
+    "/metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models/stats, /v2/repository/index, "
+    "/v2/repository/models/NAME/load or /unload, "
+    "/v2/models/NAME[/versions/V][/ready, /config, /stats or /infer]"
+)
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+
+_OPEN = frozenset({"live", "ready"})  # who watches a server needs no key
+
+_log = logging.getLogger("keras_blocks.serving")
+
+
+class Rest:
+    """Answers exchanges.
+
+    Args:
+        service: what answers them.
+    """
+
+    def __init__(self, service: Service):
+        self._service = service
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._get: Mapping[str, Callable[..., Any]] = {
+            "server": service.server_metadata,
+            "live": lambda: {"live": True},
+            "model": service.metadata,
+            "config": service.config,
+            "stats": service.statistics,
+        }
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answers, now or later."""
+        try:
+            endpoint, arguments = self._route(exchange)
+            if endpoint not in _OPEN:
+                self._service.keys.check(exchange.headers.get(b"authorization"))
+            if endpoint == "infer":
+                self._infer(exchange, *arguments)
+            elif endpoint in self._get:
+                exchange.respond(200, _to_json(self._get[endpoint](*arguments)))
+            else:
+                getattr(self, f"_{endpoint}")(exchange, *arguments)
+        except Exception as error:
+            self.refuse(exchange, error)
+
+    def refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Answers with what is wrong."""
+        fault = fault_of(error)
+        if fault.status == 500:
+            _log.error("a request failed", exc_info=error)
+        closes = isinstance(error, RequestError) and error.closes
+        body = _to_json({"error": fault.message})
+        exchange.respond(fault.status, body, headers=fault.headers, closes=closes)
+
+    def _route(self, exchange: Exchange) -> tuple[str, tuple[str, ...]]:
+        methods, arguments = route(exchange.target)
+        method = exchange.method.decode("latin-1")
+        endpoint = methods.get("GET" if method == "HEAD" else method)
+        if endpoint is not None:
+            return endpoint, arguments
+        shown = unquote(exchange.target.partition(b"?")[0].decode("latin-1"))[:200]
+        if not methods:
+            raise RequestError(404, f"no such path: '{shown}'; the paths are {_PATHS}")
+        allowed = {"Allow": ", ".join(methods)}
+        raise RequestError(405, f"{method[:20]} is not allowed on '{shown}'", allowed)
+
+    def _infer(self, exchange: Exchange, name: str, version: str | None = None) -> None:
+        batcher = self._service.asked(name, version)
+        limits = self._service.limits
+        text, binary_data = _read_body(exchange, limits.body_bytes)
+        request = decode_request(_from_json(text), batcher.model.contract, limits, binary_data)
+
+        def done(outcome: Outputs | Exception) -> None:
+            if isinstance(outcome, Exception):
+                self.refuse(exchange, outcome)
+                return
+            answer, binary = encode_response(batcher.model, outcome, request)
+            head = _to_json(answer)
+            if binary:
+                headers = {_HEADER_LENGTH: str(len(head))}
+                exchange.respond(200, [head, *binary], OCTETS, headers)
+            else:
+                exchange.respond(200, head)
+
+        job = self._service.infer(batcher, request.inputs, request.outputs, request.timeout, done)
+        exchange.on_gone = functools.partial(batcher.cancel, job)
+
+    def _metrics(self, exchange: Exchange) -> None:
+        exchange.respond(200, self._service.metrics().encode(), MEDIA_TYPE)
+
+    def _ready(self, exchange: Exchange) -> None:
+        ready = self._service.ready
+        exchange.respond(200 if ready else 503, _to_json({"ready": ready}))
+
+    def _model_ready(self, exchange: Exchange, name: str, version: str | None = None) -> None:
+        model = self._service.asked(name, version).model
+        exchange.respond(200, _to_json({"name": model.name, "ready": True}))
+
+    def _index(self, exchange: Exchange) -> None:
+        content = _from_json(exchange.body) if exchange.body else {}
+        if not isinstance(content, dict):
+            raise ContractError('the body must be an object: {"ready": true or false}')
+        exchange.respond(200, _to_json(self._service.index(content.get("ready") is True)))
+
+    def _load(self, exchange: Exchange, name: str) -> None:
+        _refuse_parameters(exchange)
+        self._later(exchange, self._service.load(name))
+
+    def _unload(self, exchange: Exchange, name: str) -> None:
+        self._later(exchange, self._service.unload(name))
+
+    def _later(self, exchange: Exchange, change: Awaitable[None]) -> None:
+        async def wait() -> None:
+            try:
+                await change
+                exchange.respond(200, b"{}")
+            except Exception as error:
+                self.refuse(exchange, error)
+
+        task = asyncio.ensure_future(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@functools.lru_cache(maxsize=1024)
+def route(target: bytes) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """What may be done at a path: method -> endpoint, and the endpoint's arguments.
+
+    Example:
+        >>> route(b"/v2/models/trees/versions/3/infer")
+        ({'POST': 'infer'}, ('trees', '3'))
+    """
+    path = target.partition(b"?")[0].decode("latin-1")
+    parts = [unquote(part) for part in path.split("/")[1:]]
+    match parts:
+        case ["v2"]:
+            return {"GET": "server"}, ()
+        case ["metrics"]:
+            return {"GET": "metrics"}, ()
+        case ["v2", "health", ("live" | "ready") as state]:
+            return {"GET": state}, ()
+        case ["v2", "models", "stats"]:
+            return {"GET": "stats"}, ()
+        case ["v2", "repository", "index"]:
+            return {"POST": "index"}, ()
+        case ["v2", "repository", "models", name, ("load" | "unload") as change]:
+            return {"POST": change}, (name,)
+        case ["v2", "models", name, "versions", version, *rest]:
+            return _model_endpoint(rest), (name, version)
+        case ["v2", "models", name, *rest]:
+            return _model_endpoint(rest), (name,)
+    return {}, ()
+
+
+def _model_endpoint(rest: list[str]) -> Mapping[str, str]:
+    match rest:
+        case []:
+            return {"GET": "model"}
+        case ["infer"]:
+            return {"POST": "infer"}
+        case ["ready"]:
+            return {"GET": "model_ready"}
+        case [("config" | "stats") as endpoint]:
+            return {"GET": endpoint}
+    return {}
+
+
+def _read_body(exchange: Exchange, limit: int) -> tuple[bytes | memoryview, bytes | memoryview]:
+    """The JSON, and the binary tensors behind it."""
+    body: bytes | memoryview = exchange.body
+    if b"content-encoding" in exchange.headers:
+        body = inflate(body, exchange.header(b"content-encoding").lower(), limit)
+    length = exchange.header(b"inference-header-content-length")
+    _check_media_type(exchange, binary=bool(length))
+    if not length:
+        return body, b""
+    if not (length.isascii() and length.isdecimal() and int(length[:20]) <= len(body)):
+        raise RequestError(
+            400, f"{_HEADER_LENGTH} is {length[:40]!r}, but the body has {len(body)} bytes"
+        )
+    view = memoryview(body)
+    return view[: int(length)], view[int(length) :]
+
+
+def _check_media_type(exchange: Exchange, binary: bool) -> None:
+    if exchange.headers.get(b"content-type") == b"application/json":
+        return
+    media_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
+    if media_type in _JSON_TYPES or media_type.endswith("+json"):
+        return
+    if not (binary and media_type == OCTETS):
+        raise RequestError(
+            415,
+            f"content type '{media_type[:40]}' is not read; send application/json, or "
+            f"application/octet-stream with the header {_HEADER_LENGTH}",
+        )
+
+
+def _refuse_parameters(exchange: Exchange) -> None:
+    content = _from_json(exchange.body) if exchange.body else {}
+    if isinstance(content, dict) and content.get("parameters"):
+        raise ContractError("a model is loaded as it is in the repository, without parameters")
+
+
+def _from_json(body: bytes | memoryview) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ContractError(f"the body is not valid JSON: {error}") from None
+
+
+def _to_json(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

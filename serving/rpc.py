@@ -1,0 +1,240 @@
+"""gRPC calls on the streams of HTTP/2, and the methods of the Open Inference Protocol v2."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+
+from keras_blocks.errors import ContractError
+from keras_blocks.serving.access import AccessError
+from keras_blocks.serving.batcher import Batcher
+from keras_blocks.serving.calls import Call, OneMessageCall
+from keras_blocks.serving.faults import UNIMPLEMENTED, fault_of
+from keras_blocks.serving.frames import Headers
+from keras_blocks.serving.grpc_codec import ModelInferRequest, decode_message, encode_message
+from keras_blocks.serving.http2 import Stream
+from keras_blocks.serving.jobs import Job, Outputs
+from keras_blocks.serving.messages import SERVICE, message_class
+from keras_blocks.serving.repository import ModelNotFoundError
+from keras_blocks.serving.service import Service
+
+_HEALTH = "/grpc.health.v1.Health/Check"
+# Who watches a server needs no key.
+_OPEN = frozenset({_HEALTH, f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
+_StreamResponse = message_class("ModelStreamInferResponse")
+
+
+class Rpc:
+    """Answers calls.
+
+    Args:
+        service: what answers them.
+    """
+
+    def __init__(self, service: Service):
+        self.service = service
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unary: dict[str, tuple[Any, Any, Callable[[Any], Any]]] = {
+            f"/{SERVICE}/{name}": (message_class(f"{name}Request"), _response(name), method)
+            for name, method in {
+                "ServerLive": lambda _: {"live": True},
+                "ServerReady": lambda _: {"ready": service.ready},
+                "ModelReady": self._model_ready,
+                "ServerMetadata": lambda _: service.server_metadata(),
+                "ModelMetadata": lambda m: service.metadata(m.name, m.version),
+                "ModelConfig": lambda m: {"config": service.config(m.name, m.version)},
+                "ModelStatistics": lambda m: service.statistics(m.name, m.version),
+                "RepositoryIndex": lambda m: {"models": service.index(m.ready)},
+                "RepositoryModelLoad": self._load,
+                "RepositoryModelUnload": lambda m: service.unload(m.model_name),
+            }.items()
+        }
+        health = message_class("HealthCheckRequest"), message_class("HealthCheckResponse")
+        self._unary[_HEALTH] = (*health, self._health)
+
+    def open(self, stream: Stream, headers: Headers) -> Call:
+        """The call of a new stream."""
+        path = headers.get(b":path", b"").decode("latin-1")
+        if path not in _OPEN:
+            try:
+                self.service.keys.check(headers.get(b"authorization"))
+            except AccessError as error:
+                call = Call(stream, headers, self.service.limits.body_bytes)
+                call.fail(error)
+                return call
+        if path == f"/{SERVICE}/ModelInfer":
+            return _InferCall(self, stream, headers)
+        if path == f"/{SERVICE}/ModelStreamInfer":
+            return _StreamCall(self, stream, headers)
+        if path in self._unary:
+            return _UnaryCall(self, stream, headers, *self._unary[path])
+        call = Call(stream, headers, self.service.limits.body_bytes)
+        call.finish(UNIMPLEMENTED, f"there is no method '{path[:200]}'")
+        return call
+
+    def later(self, work: Any) -> None:
+        """Runs a coroutine."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def infer(
+        self, data: Any, call: Call, done: Callable[[Batcher, str, Outputs | Exception], None]
+    ) -> tuple[Batcher, Job]:
+        """Queues the request of a message.
+
+        Args:
+            data: the bytes of a ModelInferRequest.
+            call: whose message it is.
+            done: called once with the model's queue, the request's id, and the outcome.
+        Raises:
+            ContractError: an input does not fit.
+        """
+        message = _parse(ModelInferRequest, data)
+        service = self.service
+        batcher = service.asked(message.model_name, message.model_version)
+        request = decode_message(message, batcher.model.contract, service.limits)
+        timeouts = [t for t in (request.timeout, call.timeout) if t is not None]
+        name = message.id
+        job = service.infer(
+            batcher,
+            request.inputs,
+            request.outputs,
+            min(timeouts, default=None),
+            lambda outcome: done(batcher, name, outcome),
+        )
+        return batcher, job
+
+    def _model_ready(self, message: Any) -> dict[str, bool]:
+        try:
+            self.service.asked(message.name, message.version)
+        except ModelNotFoundError:
+            return {"ready": False}
+        return {"ready": True}
+
+    def _load(self, message: Any) -> Any:
+        if message.parameters:
+            raise ContractError("a model is loaded as it is in the repository, without parameters")
+        return self.service.load(message.model_name)
+
+    def _health(self, message: Any) -> dict[str, int]:
+        if message.service not in ("", SERVICE):
+            raise ModelNotFoundError(f"there is no service '{message.service[:100]}'")
+        return {"status": 1 if self.service.ready else 2}
+
+
+class _UnaryCall(OneMessageCall):
+    def __init__(
+        self,
+        rpc: Rpc,
+        stream: Stream,
+        headers: Headers,
+        request: Any,
+        response: Any,
+        method: Callable[[Any], Any],
+    ):
+        super().__init__(stream, headers, rpc.service.limits.body_bytes)
+        self._rpc = rpc
+        self._request, self._response, self._method = request, response, method
+
+    def run(self, data: Any) -> None:
+        result = self._method(_parse(self._request, data))
+        if isinstance(result, dict):
+            self._reply(result)
+        else:
+            self._rpc.later(self._wait(result))
+
+    async def _wait(self, change: Any) -> None:
+        try:
+            await change
+            self._reply({})
+        except Exception as error:
+            self.fail(error)
+
+    def _reply(self, content: dict[str, Any]) -> None:
+        # The REST bodies say some things that the messages have no field for.
+        self.answer(json_format.ParseDict(content, self._response(), ignore_unknown_fields=True))
+
+
+class _InferCall(OneMessageCall):
+    def __init__(self, rpc: Rpc, stream: Stream, headers: Headers):
+        super().__init__(stream, headers, rpc.service.limits.body_bytes)
+        self._rpc = rpc
+        self._job: tuple[Batcher, Job] | None = None
+
+    def run(self, data: Any) -> None:
+        self._job = self._rpc.infer(data, self, self._done)
+
+    def _done(self, batcher: Batcher, request_id: str, outcome: Outputs | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self.fail(outcome)
+        else:
+            self.answer(encode_message(batcher.model, outcome, request_id))
+
+    def on_gone(self) -> None:
+        super().on_gone()
+        if self._job is not None:
+            batcher, job = self._job
+            batcher.cancel(job)
+
+
+class _StreamCall(Call):
+    """Infer requests one after another; their answers come in the same order."""
+
+    def __init__(self, rpc: Rpc, stream: Stream, headers: Headers):
+        super().__init__(stream, headers, rpc.service.limits.body_bytes)
+        self._rpc = rpc
+        stream.may_pause = True
+        self._slots: deque[list[Any]] = deque()
+        self._jobs: dict[int, tuple[Batcher, Job]] = {}
+        self._ended = False
+
+    def on_message(self, data: Any) -> None:
+        slot: list[Any] = []
+        self._slots.append(slot)
+
+        def done(batcher: Batcher, request_id: str, outcome: Outputs | Exception) -> None:
+            self._jobs.pop(id(slot), None)
+            if isinstance(outcome, Exception):
+                slot.append(_StreamResponse(error_message=fault_of(outcome).message))
+            else:
+                message = encode_message(batcher.model, outcome, request_id)
+                slot.append(_StreamResponse(infer_response=message))
+            self._send_ready()
+
+        try:
+            self._jobs[id(slot)] = self._rpc.infer(data, self, done)
+        except Exception as error:
+            slot.append(_StreamResponse(error_message=fault_of(error).message))
+            self._send_ready()
+
+    def on_end(self) -> None:
+        self._ended = True
+        self._send_ready()
+
+    def on_gone(self) -> None:
+        super().on_gone()
+        for batcher, job in list(self._jobs.values()):
+            batcher.cancel(job)
+
+    def _send_ready(self) -> None:
+        while self._slots and self._slots[0]:
+            self.answer(self._slots.popleft()[0], last=False)
+        if self._ended and not self._slots:
+            self.finish(0, "")
+
+
+def _response(name: str) -> Any:
+    return message_class(f"{name}Response")
+
+
+def _parse(message: Any, data: Any) -> Any:
+    try:
+        return message.FromString(bytes(data))
+    except DecodeError as error:
+        raise ContractError(f"this is no {message.DESCRIPTOR.name}: {error}") from None

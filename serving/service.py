@@ -1,0 +1,252 @@
+"""What a server does, whichever protocol asks: its models, and the queues before them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import keras_blocks
+from keras_blocks.errors import KerasBlocksError
+from keras_blocks.serving.access import ApiKeys
+from keras_blocks.serving.batch_proof import proven_plan
+from keras_blocks.serving.batcher import Batcher
+from keras_blocks.serving.batching import BatchPlan
+from keras_blocks.serving.descriptions import model_config, model_metadata, model_statistics
+from keras_blocks.serving.jobs import BatchSettings, Job, Outputs
+from keras_blocks.serving.limits import Limits, check_limits
+from keras_blocks.serving.metrics import metrics_text
+from keras_blocks.serving.model import Model
+from keras_blocks.serving.repository import (
+    FolderState,
+    ModelNotFoundError,
+    Repository,
+    folder_state,
+    load_model,
+    model_folders,
+)
+from keras_blocks.serving.settings import ModelSettings
+
+_log = logging.getLogger("keras_blocks.serving")
+
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+
+
+class Service:
+    """A repository behind queues. All of it happens on one event loop, but loading and long runs.
+
+    Args:
+        repository: the loaded models.
+        limits: what one request may ask for.
+        settings: how requests wait and share runs.
+        workers: int, how many long runs go on at once; by default the number of cores, at least 4,
+            so that those of one model do not hold up the others.
+        keys: who may ask; all may by default.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        limits: Limits | None = None,
+        settings: BatchSettings | None = None,
+        workers: int | None = None,
+        keys: ApiKeys | None = None,
+    ):
+        self.repository = Repository({}, repository.problems, repository.directory)
+        self.limits = limits or Limits()
+        self.keys = keys or ApiKeys()
+        self.settings = settings or BatchSettings()
+        self._initial = repository
+        self._batchers: dict[Model, Batcher] = {}
+        self._executor = ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), "infer")
+        self._unloaded: set[str] = set()
+        self._wanted = set(repository.models) | set(repository.states)
+        self._states = dict(repository.states)  # of each model's files when they were last loaded
+        self._changing = asyncio.Lock()
+        self._stops: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Makes every model of the repository ready: each has run before the first request."""
+        plans = await asyncio.to_thread(_plans, self._initial.all_models())
+        self._take_over(self._initial, plans)
+
+    async def close(self) -> None:
+        """Takes no more requests and finishes those that came."""
+        await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()), *self._stops)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    # Requests
+
+    def asked(self, name: str, version: str | None = None) -> Batcher:
+        """The queue of a model.
+
+        Raises:
+            ModelNotFoundError: says which names or versions there are.
+        """
+        return self._batchers[self.repository.get(name, version or None)]
+
+    def infer(
+        self,
+        batcher: Batcher,
+        inputs: dict[str, np.ndarray],
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+        done: Callable[[Outputs | Exception], None],
+    ) -> Job:
+        """Checks a request and queues it.
+
+        Args:
+            batcher: from `asked`.
+            inputs: the flat arrays of the graph, read from a request.
+            outputs: the wanted outputs, or None for all.
+            timeout: the seconds that the client waits, or None.
+            done: called once with the outputs or the exception.
+        Raises:
+            ContractError: an input does not fit.
+            OverloadedError: the queue is full.
+        """
+        model = batcher.model
+        names = model.wanted(outputs)
+        model.check_decoded(inputs)
+        check_limits(model.contract, inputs, self.limits)
+        job = Job(inputs, names, done, timeout)
+        batcher.submit(job)
+        return job
+
+    # What is known
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that the folder holds answers, but those unloaded by hand."""
+        wanted = self._wanted - self._unloaded
+        return bool(self._batchers) and wanted <= set(self.repository.models)
+
+    def server_metadata(self) -> dict[str, Any]:
+        """The server's name, version and extensions."""
+        version = keras_blocks.__version__
+        return {"name": "keras-blocks", "version": version, "extensions": list(EXTENSIONS)}
+
+    def metadata(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """A model's inputs and outputs."""
+        return model_metadata(self.asked(name, version).model, self.repository.versions(name))
+
+    def config(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """A model's configuration."""
+        batcher = self.asked(name, version)
+        return model_config(batcher.model, batcher.plan, batcher.settings)
+
+    def statistics(self, name: str | None = None, version: str | None = None) -> dict[str, Any]:
+        """The counts of all models, of one, or of one version."""
+        models = self.repository.all_models()
+        if name:
+            self.repository.get(name, version or None)
+            models = [
+                model
+                for model in models
+                if model.name == name and (not version or str(model.version) == version)
+            ]
+        counts = [(model, self._batchers[model].statistics) for model in models]
+        return {"model_stats": [model_statistics(*pair) for pair in counts]}
+
+    def metrics(self) -> str:
+        """The counts of all models in the text format of Prometheus."""
+        return metrics_text(self._batchers[model] for model in self.repository.all_models())
+
+    def index(self, only_ready: bool = False) -> list[dict[str, Any]]:
+        """Every model of the repository's folder, and whether it is loaded."""
+        entries = [
+            {"name": model.name, "version": str(model.version), "state": "READY", "reason": ""}
+            for model in self.repository.all_models()
+        ]
+        if not only_ready:
+            for name in sorted(set(model_folders(self.repository.directory))):
+                if name not in self.repository.models:
+                    reason = "unloaded" if name in self._unloaded else "not loaded"
+                    entries.append({"name": name, "state": "UNAVAILABLE", "reason": reason})
+        return entries
+
+    # Changes
+
+    async def load(self, name: str) -> None:
+        """Loads a model of the folder, or loads it again; the old one answers until then.
+
+        Raises:
+            ModelNotFoundError: the folder holds no such model.
+            ModelLoadError: its files do not load; what was loaded goes on.
+        """
+        directory = self.repository.directory
+        async with self._changing:
+            if directory is None or name not in await asyncio.to_thread(model_folders, directory):
+                raise ModelNotFoundError(f"the repository holds no model '{name[:100]}'")
+            self._wanted.add(name)
+            self._states[name] = await asyncio.to_thread(folder_state, directory / name)
+            versions, settings = await asyncio.to_thread(
+                load_model, directory / name, self.repository.threads
+            )
+            plans = await asyncio.to_thread(_plans, list(versions.values()))
+            self._unloaded.discard(name)
+            self._take_over(self.repository.with_model(name, versions, settings), plans)
+
+    async def unload(self, name: str) -> None:
+        """Takes a model out of service once its queue is empty.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
+        async with self._changing:
+            self.repository.get(name)
+            self._unloaded.add(name)
+            self._take_over(self.repository.with_model(name, {}), {})
+
+    async def watch(self, seconds: float) -> None:
+        """Looks at the folder again and again: what is new or changed is loaded, what is gone is
+        unloaded. A file that is still being written is waited for; one that does not load is
+        reported once, and what was loaded goes on.
+        """
+        directory = self.repository.directory
+        before: dict[str, FolderState] = {}
+        while directory is not None:
+            await asyncio.sleep(seconds)
+            names = await asyncio.to_thread(model_folders, directory)
+            for name in names:
+                state = await asyncio.to_thread(folder_state, directory / name)
+                rests, before[name] = before.get(name) == state, state
+                # A model that was unloaded by hand stays so until its files change.
+                if rests and state != self._states.get(name):
+                    await self._try(self.load(name), name)
+            for name in set(self.repository.models) - set(names):
+                self._wanted.discard(name)
+                self._states.pop(name, None)
+                await self._try(self.unload(name), name)
+
+    async def _try(self, change: Awaitable[None], name: str) -> None:
+        try:
+            await change
+        except KerasBlocksError as error:
+            _log.error("model '%s' was not changed: %s", name, error)
+        else:
+            _log.info("model '%s' was changed", name)
+
+    def _take_over(self, repository: Repository, plans: Mapping[Model, BatchPlan | None]) -> None:
+        """In one turn of the event loop: a request finds all of the old, or all of the new."""
+        self.repository = repository
+        kept = set(repository.all_models())
+        for model, plan in plans.items():
+            own = repository.settings.get(model.name, ModelSettings())
+            settings = replace(self.settings, **own.batching)
+            self._batchers[model] = Batcher(model, plan, settings, self._executor)
+        for model in set(self._batchers) - kept:
+            task = asyncio.ensure_future(self._batchers.pop(model).stop())
+            self._stops.add(task)
+            task.add_done_callback(self._stops.discard)
+
+
+def _plans(models: Sequence[Model]) -> dict[Model, BatchPlan | None]:
+    return {model: proven_plan(model) for model in models}

@@ -1,0 +1,142 @@
+"""API keys and TLS, by both protocols."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+
+import grpc
+import httpx
+import onnx_files
+import pytest
+
+from keras_blocks.errors import KerasBlocksError
+from keras_blocks.serving import Client, ServerError, load_repository
+from keras_blocks.serving.access import ApiKeys, read_keys, tls_context
+from keras_blocks.serving.messages import SERVICE
+from keras_blocks.serving.server import open_listener, serving
+from keras_blocks.serving.service import Service
+
+from .conftest import running_both
+
+KEY = "a-key-of-ours"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    onnx_files.double(tmp_path / "models" / "double" / "1" / "model.onnx")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def addresses(folder):
+    keys = ApiKeys(["another", KEY])
+    with running_both(load_repository(folder), keys=keys) as addresses:
+        yield addresses
+
+
+WRONG = [
+    None,
+    "",
+    KEY,
+    f"Basic {KEY}",
+    "Bearer",
+    f"Bearer {KEY}x",
+    f"Bearer {KEY[:-1]}",
+    "Bearer é",
+]
+
+
+@pytest.mark.parametrize("authorization", WRONG)
+def test_without_a_right_key_everything_but_health_is_refused(addresses, authorization):
+    headers = {} if authorization is None else {"authorization": authorization.encode()}
+    with httpx.Client(base_url=addresses[0], headers=headers) as client:
+        for method, path in (
+            ("GET", "/v2"),
+            ("GET", "/metrics"),
+            ("GET", "/v2/models/double"),
+            ("POST", "/v2/models/double/infer"),
+            ("POST", "/v2/repository/models/double/unload"),
+        ):
+            response = client.request(method, path)
+            assert response.status_code == 401, path
+            assert response.headers["www-authenticate"] == "Bearer"
+            assert KEY not in response.text
+        assert client.get("/v2/health/live").status_code == 200
+        assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_with_a_right_key_the_client_is_answered(addresses):
+    for key in ("another", KEY):
+        with Client(addresses[0], api_key=key) as client:
+            assert client.infer("double", {"x": [[1, 2, 3]]})["y"].tolist() == [[2, 4, 6]]
+    with (
+        Client(addresses[0], api_key="wrong") as client,
+        pytest.raises(ServerError, match="API key") as caught,
+    ):
+        client.metadata("double")
+    assert caught.value.status == 401
+
+
+def test_grpc_wants_the_key_as_metadata(addresses):
+    with grpc.insecure_channel(addresses[1]) as channel:
+        ask = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(b"", timeout=20)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert b"keras-blocks" in ask(
+            b"", timeout=20, metadata=[("authorization", f"Bearer {KEY}")]
+        )
+        assert channel.unary_unary(f"/{SERVICE}/ServerLive")(b"", timeout=20) == b"\x08\x01"
+
+
+def test_keys_are_read_from_the_lines_of_a_file_and_none_is_an_error(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"# ours\n\n{KEY}\n")
+    read_keys(path).check(f"bearer {KEY}".encode())
+    path.write_text("\n# nothing\n")
+    with pytest.raises(KerasBlocksError, match="holds no API key"):
+        read_keys(path)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run(
+        [*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
+    )
+    return files
+
+
+def test_tls_carries_http_and_grpc(folder, certificate):
+    trusted = ssl.create_default_context(cafile=certificate[0])
+    credentials = grpc.ssl_channel_credentials(certificate[0].read_bytes())
+
+    async def ask():
+        with open_listener("127.0.0.1", 0) as listener, open_listener("127.0.0.1", 0) as rpc:
+            ports = [sock.getsockname()[1] for sock in (listener, rpc)]
+            service = Service(load_repository(folder))
+            async with serving(service, listener, rpc, certificate=certificate):
+                url = f"https://127.0.0.1:{ports[0]}"
+                async with httpx.AsyncClient(base_url=url, verify=trusted) as client:
+                    answer = await client.get("/v2/models/double")
+                channel = grpc.aio.secure_channel(f"127.0.0.1:{ports[1]}", credentials)
+                async with channel:
+                    live = await channel.unary_unary(f"/{SERVICE}/ServerLive")(b"", timeout=20)
+                async with httpx.AsyncClient() as client:
+                    with pytest.raises(httpx.TransportError):
+                        await client.get(f"http://127.0.0.1:{ports[0]}/v2")
+        return answer.json()["name"], live
+
+    assert asyncio.run(ask()) == ("double", b"\x08\x01")
+
+
+def test_files_that_are_no_certificate_are_named(tmp_path, certificate):
+    broken = tmp_path / "broken.pem"
+    broken.write_text("nothing")
+    with pytest.raises(KerasBlocksError, match=r"broken\.pem"):
+        tls_context(broken, certificate[1], "h2")

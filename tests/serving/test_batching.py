@@ -1,0 +1,126 @@
+import numpy as np
+import onnx_files
+import pytest
+from onnx import TensorProto
+
+from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.serving.batch_proof import proven_plan
+from keras_blocks.serving.batching import plan_batches
+from keras_blocks.serving.model import Model
+
+
+def spec(name, *shape, **kwargs):
+    return TensorSpec(name, "float32", shape, **kwargs)
+
+
+def floats(*shape):
+    return np.arange(np.prod(shape), dtype="float32").reshape(shape)
+
+
+def ragged(values, splits, name="x"):
+    return {name: np.array(values), f"{name}.row_splits": np.array(splits, dtype="int64")}
+
+
+RAGGED = spec("x", "x.values", ragged=True)
+
+
+def test_dense_requests_are_laid_after_one_another_and_cut_apart_again():
+    plan = plan_batches(Contract((spec("x", "batch", 3),), (spec("y", "batch"),)))
+    requests = [{"x": floats(2, 3)}, {"x": floats(1, 3) + 9}]
+    assert plan.join(requests)["x"].tolist() == [[0, 1, 2], [3, 4, 5], [9, 10, 11]]
+    parts = plan.split(requests, {"y": np.array([5, 6, 7])})
+    assert [part["y"].tolist() for part in parts] == [[5, 6], [7]]
+    assert [plan.count_rows(inputs) for inputs in requests] == [2, 1]
+
+
+def test_ragged_requests_of_any_lengths_join_and_come_apart_row_by_row():
+    out = spec("y", "y.values", ragged=True)
+    plan = plan_batches(Contract((RAGGED,), (out, spec("sums", "batch"))))
+    requests = [ragged([1, 2, 3], [0, 1, 3]), ragged([], [0, 0]), ragged([4], [0, 0, 1])]
+    joined = plan.join(requests)
+    assert joined["x"].tolist() == [1, 2, 3, 4]
+    assert joined["x.row_splits"].tolist() == [0, 1, 3, 3, 3, 4]
+    # The output has rows of other lengths than the input.
+    outputs = {**ragged([9, 8, 7], [0, 0, 1, 2, 2, 3], "y"), "sums": np.arange(5)}
+    one, two, three = plan.split(requests, outputs)
+    assert (one["y"].tolist(), one["y.row_splits"].tolist()) == ([9], [0, 0, 1])
+    assert (two["y"].tolist(), two["y.row_splits"].tolist()) == ([8], [0, 1])
+    assert (three["y"].tolist(), three["y.row_splits"].tolist()) == ([7], [0, 0, 1])
+    assert [part["sums"].tolist() for part in (one, two, three)] == [[0, 1], [2], [3, 4]]
+
+
+def test_an_output_with_an_entry_for_each_value_is_cut_by_the_lengths_of_that_input():
+    plan = plan_batches(Contract((RAGGED,), (spec("y", "x.values", 2),)))
+    requests = [ragged([1, 2, 3], [0, 3]), ragged([4], [0, 1])]
+    parts = plan.split(requests, {"y": floats(4, 2)})
+    assert [part["y"].shape for part in parts] == [(3, 2), (1, 2)]
+
+
+def test_only_requests_that_agree_in_the_free_dims_share_a_run():
+    plan = plan_batches(Contract((spec("x", "batch", "time", 4),), (spec("y", "batch"),)))
+    assert plan.key({"x": floats(2, 5, 4)}) == plan.key({"x": floats(7, 5, 4)})
+    assert plan.key({"x": floats(2, 5, 4)}) != plan.key({"x": floats(2, 6, 4)})
+
+
+def test_row_splits_that_are_not_asked_for_are_run_for_their_values():
+    plan = plan_batches(Contract((RAGGED,), (spec("y", "y.values", ragged=True),)))
+    assert plan.needed(frozenset({"y"})) == {"y", "y.row_splits"}
+
+
+def test_outputs_of_another_length_than_promised_are_not_cut():
+    plan = plan_batches(Contract((spec("x", "batch"),), (spec("y", "batch"),)))
+    with pytest.raises(ValueError, match=r"output 'y' has shape \[3\], 2 entries expected"):
+        plan.split([{"x": floats(1)}, {"x": floats(1)}], {"y": floats(3)})
+
+
+NOT_BATCHED = {
+    "an output without the batch axis": ([spec("x", "batch", 3)], [spec("y", 3)]),
+    "an output of one number": ([spec("x", "batch", 3)], [spec("y")]),
+    "an output that counts rows twice": ([spec("x", "batch")], [spec("y", "batch", "batch")]),
+    "an output that counts rows later": ([spec("x", "batch", 3)], [spec("y", 3, "batch")]),
+    "an input that counts rows later": ([spec("x", "batch", "batch")], [spec("y", "batch")]),
+    "an input of one number": ([spec("x")], [spec("y")]),
+    "a fixed number of rows": ([spec("x", 1, 3)], [spec("y", 1)]),
+    "inputs that count other things": ([spec("x", "n"), spec("z", "m")], [spec("y", "n")]),
+    "one weight for all rows": ([spec("x", "batch"), spec("w", 3)], [spec("y", "batch")]),
+    "a weight beside ragged rows": ([RAGGED, spec("w", 3)], [spec("y", "batch")]),
+    "no inputs": ([], [spec("y", "batch")]),
+    "one more than the rows": ([spec("x", "batch")], [spec("y", "batch+1")]),
+}
+
+
+@pytest.mark.parametrize("case", NOT_BATCHED)
+def test_a_model_whose_tensors_do_not_follow_the_rows_is_not_batched(case):
+    inputs, outputs = NOT_BATCHED[case]
+    assert plan_batches(Contract(tuple(inputs), tuple(outputs))) is None
+
+
+# The proof
+
+
+def plan_of(make, tmp_path, *arguments):
+    return proven_plan(Model.load(make(tmp_path / "model.onnx", *arguments)))
+
+
+@pytest.mark.parametrize("name", ["double", "add_bias", "row_sums", "tree", "parse", "log"])
+def test_models_with_rows_of_their_own_are_proven(name, tmp_path):
+    assert plan_of(getattr(onnx_files, name), tmp_path) is not None
+
+
+def test_a_table_of_unknown_size_is_proven_by_its_first_rows(tmp_path):
+    assert plan_of(onnx_files.gather, tmp_path) is not None
+
+
+def test_text_is_joined_too(tmp_path):
+    assert plan_of(onnx_files.identity, tmp_path, TensorProto.STRING) is not None
+
+
+def test_a_model_whose_rows_see_one_another_is_found_out_though_its_dims_fit(tmp_path):
+    path = onnx_files.center(tmp_path / "model.onnx")
+    assert plan_batches(Model.load(path).contract) is not None
+    assert proven_plan(Model.load(path)) is None
+
+
+@pytest.mark.parametrize("name", ["products", "column_sums", "rows_of_four", "expand", "slow"])
+def test_models_whose_dims_do_not_fit_are_not_run(name, tmp_path):
+    assert plan_of(getattr(onnx_files, name), tmp_path) is None
