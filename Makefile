@@ -39,6 +39,8 @@ format: setup  ## let ruff mend what it can
 bench: setup  ## the benchmarks; tables and plots go to benchmarks/results
 	$(BIN)/python benchmarks/blocks.py
 	$(BIN)/python benchmarks/trees.py
+	$(BIN)/python benchmarks/export_speed.py
+	$(BIN)/python benchmarks/serving.py
 
 conformance: setup  ## every layer case of Keras's own tests, exported and compared
 	$(BIN)/python benchmarks/conformance.py --markdown docs/conformance.md

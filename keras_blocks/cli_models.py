@@ -20,10 +20,11 @@ from keras_blocks.cli_options import (
     show,
     usage_errors,
 )
-from keras_blocks.errors import KerasBlocksError, MissingExtraError, UnreadableError
+from keras_blocks.errors import ExportError, KerasBlocksError, MissingExtraError, UnreadableError
 from keras_blocks.silence import silent_stderr
 
-_KERAS_FILE = click.argument("model", type=FILE, metavar="MODEL.keras")
+_SAVED = click.Path(exists=True, path_type=Path)
+_KERAS_FILE = click.argument("model", type=_SAVED, metavar="MODEL.keras")
 _LEVEL = click.option(
     "--proof",
     type=click.Choice(["fast", "usual", "thorough"]),
@@ -44,6 +45,7 @@ _BUDGET = click.option(
 @click.option("-o", "--output", type=NEW_FILE, required=True, help="The ONNX file to write.")
 @click.option("--opset", type=int, help="ONNX opset version; by default the newest that is proven.")
 @click.option("--no-verify", is_flag=True, help="Do not prove that the file equals the model.")
+@click.option("--external-data", is_flag=True, help="Write the weights beside the file.")
 @_LEVEL
 @_BUDGET
 @report_file
@@ -53,12 +55,13 @@ def export(
     output: Path,
     opset: int | None,
     no_verify: bool,
+    external_data: bool,
     proof: str,
     time_budget: float | None,
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a saved Keras model as a proven ONNX file.
+    """Write a saved Keras model, or a SavedModel folder, as a proven ONNX file.
 
     The proof: both compute the same on inputs of many shapes. A file that differs from the model
     is not left under the asked name, and the exit code is 1.
@@ -78,6 +81,7 @@ def export(
             opset_version=opset,
             verify=not no_verify and _LEVELS[proof],
             time_budget=time_budget,
+            external_data=external_data,
         )
     show(result, as_json, report)
 
@@ -143,6 +147,13 @@ def _load_keras(path: Path) -> Any:
         if isinstance(error, KerasBlocksError):
             raise
         raise MissingExtraError("keras-blocks", "tensorflow", str(error.name)) from None
+    if path.is_dir():
+        from keras_blocks.export.loading import as_model
+
+        try:
+            return as_model(path)
+        except ExportError as error:
+            raise UnreadableError(str(error)) from error
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a broken file

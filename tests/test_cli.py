@@ -89,6 +89,20 @@ def test_the_exported_file_predicts_what_keras_predicts(folder, exported):
     np.testing.assert_allclose(np.load(folder / "out.npz")["gru"], expected, atol=1e-6)
 
 
+def test_a_folder_that_tensorflow_saved_is_exported_too(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, keras.layers.Dense(300)(x))
+    model.export(tmp_path / "saved", format="tf_saved_model", verbose=False)
+    done = run("export", tmp_path / "saved", "-o", tmp_path / "m.onnx", "--external-data")
+    assert done.exit_code == 0, done.output
+    assert "equals the Keras model 'saved'" in " ".join(done.output.split())
+    assert (tmp_path / "m.onnx.data").stat().st_size >= 4 * 4 * 300
+    (tmp_path / "empty").mkdir()
+    refused = run("export", tmp_path / "empty", "-o", tmp_path / "n.onnx")
+    assert refused.exit_code == UNREADABLE
+    assert "cannot be loaded as a SavedModel" in " ".join(refused.output.split())
+
+
 def test_check_exits_with_0_for_the_same_model_and_1_for_another(folder, exported):
     same = run("check", folder / "model.keras", exported[0], "--proof", "fast")
     assert same.exit_code == 0, same.output
