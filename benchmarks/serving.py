@@ -1,5 +1,6 @@
 """Servers side by side: one-row requests in JSON, in binary and over gRPC, and mixed lengths.
 
+\b
     python benchmarks/serving.py --setup-peers peers    # makes the peers' environments, once
     python benchmarks/serving.py --peers peers          # all, about a quarter of an hour
     python benchmarks/serving.py --quick                # short bursts, to see it run

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from reports import check, report, result, wrong
+from parity_reports import check, report, result, wrong
 
 from keras_blocks.export.checks import LayerCheck
 from keras_blocks.export.plots import LABELS, WIDTH, ZERO, ErrorRow, error_plot

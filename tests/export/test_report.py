@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from reports import VERSIONS, check, report, result, wrong
+from parity_reports import VERSIONS, check, report, result, wrong
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ParityError
