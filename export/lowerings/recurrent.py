@@ -34,9 +34,9 @@ _RECURRENT = (
 def lower_recurrent(layer: keras.layers.RNN) -> Call | None:
     """Native ops, whatever the mask, the direction and the initial states."""
     natives = _natives(layer)
+    own_call = _rolled(layer) if layer.unroll else layer.call
     if natives is None:
-        return _rolled(layer) if layer.unroll else None
-    own_call = layer.call
+        return own_call if layer.unroll else None
     cells = tuple((cell,) for cell in _cells(layer))
     run = Run(natives, cells, layer.return_sequences, layer.go_backwards)
 
