@@ -1,11 +1,12 @@
-"""How children's messages are summed in a file: put side by side at their node, then reduced.
+"""How children's messages are summed in a file: taken side by side to their node, then reduced.
 
-A sum in one place for all of them goes value by value, so as not to race (`lowerings.scatter`). In
-places of their own whole messages are put at once.
+A sum in one place for all of them goes value by value, so as not to race (`lowerings.scatter`).
+Here whole messages are copied, each once, from a list that every level makes of its children.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -20,66 +21,70 @@ class InFewSlots(Combination):
     """Messages in the slots of their node, of which it has a few.
 
     A node with more children has more rows of slots, which stand behind the rows of its level, and
-    are added to its own when it is computed.
+    are added to its own.
 
     Args:
         kind: "sum", "mean" or "max".
         arity: int, or None; with it nothing is combined, and there are as many slots.
-        plan: the order of the nodes, with slots.
+        plan: the order of the nodes, with slots, the leaves by their level.
     """
 
     in_slots = True
 
     def __init__(self, kind: str, arity: int | None, plan: Schedule):
         super().__init__(kind, arity, plan)
-        if arity is not None:
-            return
-        most = tf.reduce_max(tf.concat([[1], plan.number], axis=0), keepdims=True)
-        self.few = tf.minimum(most, FEW_SLOTS)
-        self.is_crowded = tf.squeeze(most > FEW_SLOTS, 0)
-        none = tf.zeros([1], tf.int64)
-        places, more, owners = tf.cond(
-            self.is_crowded,
-            self._crowded,
-            lambda: (plan.place, tf.tile(none, plan.inner + 1), none),
-        )
-        self.places = tf.ensure_shape(places, [None, 2])
-        self.more = tf.ensure_shape(more, [None])
-        self.owners = tf.ensure_shape(owners, [None])
+        if arity is None:
+            most = tf.reduce_max(tf.concat([[1], plan.number], axis=0), keepdims=True)
+            self.few = tf.minimum(most, FEW_SLOTS)
+            self.is_crowded = tf.squeeze(most > FEW_SLOTS, 0)
+            self._find_sources()
 
-    def _crowded(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Where messages go, the rows that nodes before each one have more, and whose these are."""
-        plan = self.plan
-        inner = tf.squeeze(plan.inner, 0)
+    def _find_sources(self) -> None:
+        """Finds what each slot takes.
+
+        sources: int64 (rows of slots, few) places in the list of a level: nothing, its leaves, its
+            inner nodes.
+        more: (inner nodes + 1,) how many rows the nodes before have more.
+        leaves: (inner nodes + 1,) how many leaves stand on the levels down to that of the node.
+        owners: the node, in its level, of each row behind.
+        """
+        plan, few = self.plan, self.few
         level = tf.gather(plan.level, plan.order)
-        starts = tf.squeeze(plan.starts, 1)
-        above = tf.maximum(level - 1, 0)
-        start, count = tf.gather(starts, above), tf.gather(plan.counts, above)
+        rank = tf.range(tf.size(level, tf.int64))
+        is_leaf = rank >= plan.inner
+        starts, above = tf.squeeze(plan.starts, 1), tf.maximum(level - 1, 0)
+        start, end = tf.gather(starts, above), tf.gather(starts + plan.counts, above)
         owner, slot = tf.unstack(plan.place, axis=1)
-        is_leaf = tf.range(tf.size(level, tf.int64)) >= inner
         # Leaves know their parent among all inner nodes, inner nodes among those of its level.
         parent = tf.where(is_leaf, owner, owner + start)
-        of_lone_root = parent >= inner
-        start = tf.where(of_lone_root, inner, start)
+        is_child, turn = parent < plan.inner, slot // few
 
-        number = tf.gather(plan.number, Span(tf.zeros_like(plan.inner), plan.inner).of(plan.order))
-        more = tf.cumsum(tf.concat([[0], (number - 1) // self.few], axis=0))
-        first, turn = tf.gather(more, parent), slot // self.few
-        behind = start + count + first + turn - 1
-        row = tf.where(turn > 0, behind, parent + tf.gather(more, start))
-        row = tf.where(is_leaf, row, row - start - tf.gather(more, start))
+        inner = Span(tf.zeros_like(plan.inner), plan.inner)
+        number = tf.gather(plan.number, inner.of(plan.order))
+        self.more = tf.cumsum(tf.concat([[0], (number - 1) // few], axis=0))
+        self.rows = plan.inner + tf.gather(self.more, plan.inner)
+        behind = tf.gather(self.more, parent) + turn - 1
+        row = tf.where(turn > 0, end + behind, parent + tf.gather(self.more, start))
+        row = tf.where(is_child, row, self.rows)  # a row that nobody takes
 
-        opens = tf.squeeze(tf.where((turn > 0) & (slot % self.few == 0) & ~of_lone_root), 1)
-        owners = tf.tensor_scatter_nd_update(
-            tf.zeros(tf.gather(more, plan.inner), tf.int64),
-            tf.expand_dims(tf.gather(first + turn - 1, opens), 1),
+        counts = tf.tensor_scatter_nd_add(
+            tf.zeros_like(level), tf.expand_dims(level, 1), tf.cast(is_leaf, tf.int64)
+        )
+        ends = tf.cumsum(counts)
+        self.leaves = tf.concat([tf.gather(ends, inner.of(level)), plan.nodes - plan.inner], axis=0)
+        of_leaf = rank - plan.inner - tf.gather(ends - counts, level)
+        of_inner = rank - tf.gather(starts, level) + tf.gather(counts, level)
+        self.sources = tf.tensor_scatter_nd_update(
+            tf.zeros(tf.concat([self.rows + 1, few], axis=0), tf.int64),
+            tf.stack([row, slot % few], axis=1),
+            1 + tf.where(is_leaf, of_leaf, of_inner),
+        )
+        opens = tf.squeeze(tf.where(is_child & (turn > 0) & (slot % few == 0)), 1)
+        self.owners = tf.tensor_scatter_nd_update(
+            tf.zeros(tf.gather(self.more, plan.inner), tf.int64),
+            tf.expand_dims(tf.gather(behind, opens), 1),
             tf.gather(parent - start, opens),
         )
-        return tf.stack([row, slot % self.few], axis=1), more, owners
-
-    def slots(self) -> Any:
-        """The arity, or as many as the largest number of children asks for."""
-        return self.few if self.arity is None else [self.arity]
 
     def put(self, tables: list[tf.Tensor], places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
         """The tables with these messages, in slots that are empty."""
@@ -87,11 +92,26 @@ class InFewSlots(Combination):
         return [tf.tensor_scatter_nd_update(table, places, part) for table, part in pairs]
 
     def taken(self, kind: Any, messages: Any) -> list[Any]:
-        """The tables with the messages of the leaves, to take a level at a time."""
+        """The sources of each level, and the messages of its leaves."""
         if self.arity is not None:
             return super().taken(kind, messages)
-        rows = self.plan.inner + tf.gather(self.more, self.plan.inner)
-        return [_Table(table, self.more, rows) for table in self.of_leaves(rows + 1, messages)]
+        shifts = tf.range(tf.size(self.more, tf.int64)) + self.more
+        leaves = self.plan.nodes - self.plan.inner
+        of_leaves = [_Shifted(part, self.leaves, leaves) for part in self.parts(messages)]
+        return [_Shifted(self.sources, shifts, self.rows), *of_leaves]
+
+    def add(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> list[tf.Tensor]:
+        """The slots of a level, (rows of slots, slots, width)."""
+        if self.arity is not None:
+            return super().add(tables, rows, messages)
+        (sources, *of_leaves), least = tables, 0 if self.adds() else -math.inf
+        filled = []
+        for leaves, inner in zip(of_leaves, self.parts(messages), strict=True):
+            # What is known of shapes is lost in loops and branches, but not what is ensured.
+            inner = tf.ensure_shape(inner, [None, inner.shape[-1]])
+            nothing = tf.fill([1, inner.shape[-1]], tf.constant(least, inner.dtype))
+            filled.append(tf.gather(tf.concat([nothing, leaves, inner], axis=0), sources))
+        return filled
 
     def read(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> Any:
         """What the cell gets: the slots themselves with an arity, or what is in them combined."""
@@ -112,7 +132,6 @@ class InFewSlots(Combination):
     def _joined(self, values: tf.Tensor, rows: Span) -> tf.Tensor:
         """The values of these rows, with those of the rows behind them brought to their owners."""
         add = tf.tensor_scatter_nd_add if self.adds() else tf.tensor_scatter_nd_max
-        # What is known of shapes is lost in branches, but not what is ensured.
         begin, end, number = (
             tf.ensure_shape(x, [1])
             for x in (
@@ -127,21 +146,21 @@ class InFewSlots(Combination):
         return add(own, owners, tf.ensure_shape(behind, row))
 
 
-class _Table:
-    """A table whose levels have more rows than nodes; taken as `Slices` are.
+class _Shifted:
+    """Rows of which a level has others than nodes; taken as `Slices` are.
 
     Args:
-        values: (rows, slots, width).
-        more: (inner nodes + 1,) how many rows the nodes before have more.
-        end: (1,) where the deepest level ends.
+        values: the rows.
+        begins: int64 (inner nodes + 1,) where those of a level begin, at its first node.
+        end: (1,) where those of the deepest level end.
     """
 
     shape = tf.TensorShape([1])
 
-    def __init__(self, values: tf.Tensor, more: tf.Tensor, end: tf.Tensor):
-        self.values, self.more, self.start = values, more, end
+    def __init__(self, values: tf.Tensor, begins: tf.Tensor, end: tf.Tensor):
+        self.values, self.begins, self.start = values, begins, end
 
     def take(self, rows: Span, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The deepest level that was not taken yet, whose nodes these are."""
-        begin = rows.begin + tf.gather(self.more, rows.begin)
+        begin = tf.gather(self.begins, rows.begin)
         return Span(begin, end).of(self.values), begin

@@ -26,7 +26,7 @@ class Schedule(NamedTuple):
 
     Args:
         nodes: (1,) how many nodes there are.
-        order: (nodes,) the nodes in this order, leaves as they are given.
+        order: (nodes,) the nodes in this order, leaves as they are given, or `leaves_by_level`.
         rank: (nodes,) the place of each node in `order`.
         level: (nodes,) the depth of each node, as given.
         inner: (1,) how many nodes have children.
@@ -94,7 +94,8 @@ def schedule(
 
     number = _add_at(tf.zeros(nodes + 1, tf.int64), parent, tf.ones_like(parent))[:-1]
     is_inner = number > 0
-    order = ops().order(tf.where(is_inner, level, nodes))
+    behind = nodes + level if leaves_by_level(arity) else nodes
+    order = ops().order(tf.where(is_inner, level, behind))
     rank = inverse(order)
     levels = levels_of(level, number)
     owner = tf.gather(tf.concat([rank, levels.inner], axis=0), parent)
@@ -103,10 +104,15 @@ def schedule(
     owner = tf.where(is_inner, owner - above, owner)
     if arity is not None:
         slots = _slots(parent, number) if slots is None else slots_of(slots, arity, parent, where)
-    elif ops().combination.in_slots:
+    elif leaves_by_level(arity):
         slots = _slots(parent, number)
     place = place_of(owner, slots, arity, number, where)
     return ordered(order, rank, level, number, is_root, tf.gather(place, order), where, levels)
+
+
+def leaves_by_level(arity: int | None) -> bool:
+    """Whether leaves stand in the order of their levels, for nodes that take their messages."""
+    return arity is None and ops().combination.in_slots
 
 
 def place_of(

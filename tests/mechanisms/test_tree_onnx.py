@@ -112,7 +112,7 @@ def test_one_loop_over_levels_is_left_and_nothing_of_the_checks(name, opset, fol
     assert file.ops["Loop"] == 2
     assert not {"Assert", "Scan", "StringFormat"} & file.ops.keys()
     # Only where any number is summed: a few slots of a node, or rows more of them.
-    assert file.ops["If"] == (2 if name == "child_sum" else 0)
+    assert file.ops["If"] == (1 if name == "child_sum" else 0)
     batch = batch_of(random_rows([5, 0, 9], KINDS[name].arity), KINDS[name], slots=True)
     assert_equal(file, batch, CHOSEN[name])
 
