@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_cell import FEW_SLOTS
@@ -17,27 +18,32 @@ from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
-class InFewSlots(Combination):
-    """Messages in the slots of their node, of which it has a few.
+class InSlots(Combination):
+    """Messages in the slots of a cell with an arity, which each have one: a ScatterND, no sum."""
+
+    def put(self, tables: list[tf.Tensor], places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
+        """The tables with these messages, in slots that are empty."""
+        pairs = zip(tables, keras.tree.flatten(messages), strict=True)
+        return [tf.tensor_scatter_nd_update(table, places, part) for table, part in pairs]
+
+
+class Taken(Combination):
+    """Messages that are taken into a few slots of their node, and reduced.
 
     A node with more children has more rows of slots, which stand behind the rows of its level, and
     are added to its own.
 
     Args:
         kind: "sum", "mean" or "max".
-        arity: int, or None; with it nothing is combined, and there are as many slots.
-        plan: the order of the nodes, with slots, the leaves by their level.
+        plan: the order of the nodes, with slots, `leaves_by_level`.
     """
 
-    in_slots = True
-
-    def __init__(self, kind: str, arity: int | None, plan: Schedule):
-        super().__init__(kind, arity, plan)
-        if arity is None:
-            most = tf.reduce_max(tf.concat([[1], plan.number], axis=0), keepdims=True)
-            self.few = tf.minimum(most, FEW_SLOTS)
-            self.is_crowded = tf.squeeze(most > FEW_SLOTS, 0)
-            self._find_sources()
+    def __init__(self, kind: str, plan: Schedule):
+        super().__init__(kind, None, plan)
+        most = tf.reduce_max(tf.concat([[1], plan.number], axis=0), keepdims=True)
+        self.few = tf.minimum(most, FEW_SLOTS)
+        self.is_crowded = tf.squeeze(most > FEW_SLOTS, 0)
+        self._find_sources()
 
     def _find_sources(self) -> None:
         """Finds what each slot takes.
@@ -86,27 +92,18 @@ class InFewSlots(Combination):
             tf.gather(parent - start, opens),
         )
 
-    def put(self, tables: list[tf.Tensor], places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
-        """The tables with these messages, in slots that are empty."""
-        pairs = zip(tables, self.parts(messages), strict=True)
-        return [tf.tensor_scatter_nd_update(table, places, part) for table, part in pairs]
-
     def taken(self, kind: Any, messages: Any) -> list[Any]:
         """The sources of each level, and the messages of its leaves."""
-        if self.arity is not None:
-            return super().taken(kind, messages)
         shifts = tf.range(tf.size(self.more, tf.int64)) + self.more
         leaves = self.plan.nodes - self.plan.inner
-        of_leaves = [_Shifted(part, self.leaves, leaves) for part in self.parts(messages)]
+        of_leaves = [_Shifted(part, self.leaves, leaves) for part in keras.tree.flatten(messages)]
         return [_Shifted(self.sources, shifts, self.rows), *of_leaves]
 
     def add(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> list[tf.Tensor]:
         """The slots of a level, (rows of slots, slots, width)."""
-        if self.arity is not None:
-            return super().add(tables, rows, messages)
         (sources, *of_leaves), least = tables, 0 if self.adds() else -math.inf
         filled = []
-        for leaves, inner in zip(of_leaves, self.parts(messages), strict=True):
+        for leaves, inner in zip(of_leaves, keras.tree.flatten(messages), strict=True):
             # What is known of shapes is lost in loops and branches, but not what is ensured.
             inner = tf.ensure_shape(inner, [None, inner.shape[-1]])
             nothing = tf.fill([1, inner.shape[-1]], tf.constant(least, inner.dtype))
@@ -114,19 +111,18 @@ class InFewSlots(Combination):
         return filled
 
     def read(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> Any:
-        """What the cell gets: the slots themselves with an arity, or what is in them combined."""
-        if self.arity is None:
-            reduce = tf.reduce_sum if self.adds() else tf.reduce_max
+        """What the cell gets: what is in the slots, combined."""
+        reduce = tf.reduce_sum if self.adds() else tf.reduce_max
 
-            def reduced() -> list[tf.Tensor]:
-                return [reduce(table, axis=1) for table in tables]
+        def reduced() -> list[tf.Tensor]:
+            return [reduce(table, axis=1) for table in tables]
 
-            def joined() -> list[tf.Tensor]:
-                return [self._joined(part, rows) for part in reduced()]
+        def joined() -> list[tf.Tensor]:
+            return [self._joined(part, rows) for part in reduced()]
 
-            sums = tf.cond(self.is_crowded, joined, reduced)
-            shapes = [[None, table.shape[-1]] for table in tables]
-            tables = [tf.ensure_shape(x, shape) for x, shape in zip(sums, shapes, strict=True)]
+        sums = tf.cond(self.is_crowded, joined, reduced)
+        shapes = [[None, table.shape[-1]] for table in tables]
+        tables = [tf.ensure_shape(x, shape) for x, shape in zip(sums, shapes, strict=True)]
         return super().read(tables, rows, messages)
 
     def _joined(self, values: tf.Tensor, rows: Span) -> tf.Tensor:

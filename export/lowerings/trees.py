@@ -10,9 +10,11 @@ import keras_blocks as kb
 from keras_blocks.errors import ExportError
 from keras_blocks.export.hooks import Call
 from keras_blocks.export.lowerings.registry import lowers
-from keras_blocks.export.lowerings.tree_slots import InFewSlots
+from keras_blocks.export.lowerings.tree_slots import InSlots, Taken
 from keras_blocks.export.standins import onnx_node
+from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_ops import Ops, computed_with
+from keras_blocks.mechanisms.tree_schedule import Schedule
 
 _NATIVE_PRODUCTS = (tf.float32, tf.float64)
 
@@ -44,7 +46,11 @@ class OnnxOps(Ops):
     """The operations as ONNX nodes."""
 
     gates_apart = True
-    combination = InFewSlots
+    takes_messages = True
+
+    def combination(self, kind: str, arity: int | None, plan: Schedule) -> Combination:
+        """Whole messages, each copied to a place of its own."""
+        return Taken(kind, plan) if arity is None else InSlots(kind, arity, plan)
 
     def pile(self, row: Any, dtype: Any) -> Any:
         """An ONNX sequence, which costs no copy of what is in it."""

@@ -63,7 +63,7 @@ class Climb(Pass):
         taken: list[Any] = [kind(values, counts) for values in keras.tree.flatten(inputs)]
         if self.cell.arity is not None and self.cell.arity > FEW_SLOTS:
             parts = keras.tree.flatten(messages)
-            taken += [LateTable(kind, self.combination, part, self.plan) for part in parts]
+            taken += [LateTable(kind, self.combination, part) for part in parts]
         else:
             taken += self.combination.taken(kind, messages)
         roots, nodes = self._loop(taken, all_nodes)

@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras_blocks.mechanisms.tree_levels import Span
 from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_ops import ops
-from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
 class LateTable:
@@ -19,18 +18,12 @@ class LateTable:
         kind: `Slices` or `Stack`, to keep the messages.
         combination: how they are put into tables.
         message: (leaves, width), one part of their messages.
-        plan: the order of the nodes.
     """
 
-    def __init__(
-        self,
-        kind: Any,
-        combination: Combination,
-        message: tf.Tensor,
-        plan: Schedule,
-    ):
+    def __init__(self, kind: Any, combination: Combination, message: tf.Tensor):
+        plan = combination.plan
         self.combination = combination
-        places = plan.leaves.of(combination.places)
+        places = plan.leaves.of(plan.place)
         owner = places[:, 0]
         order = ops().order(owner)
         self.places = tf.gather(places, order)

@@ -26,12 +26,8 @@ class Combination:
         plan: the order of the nodes.
     """
 
-    in_slots = False
-    """Whether children must have slots also where nothing but their sum is asked for."""
-
     def __init__(self, kind: str, arity: int | None, plan: Schedule):
         self.kind, self.arity, self.plan = kind, arity, plan
-        self.places = plan.place
         self.number: tf.Tensor | None = None
         if arity is None and kind == "mean":
             rows = Span(tf.zeros_like(plan.inner), plan.inner).of(plan.order)
@@ -45,17 +41,14 @@ class Combination:
             messages: what `TreeCell.message` gave for the leaves.
         """
         # One row more than there are inner nodes: what leaves that are roots send goes there.
-        tables = self.of_leaves(self.plan.inner + 1, messages)
-        return [kind(table, self.plan.counts[: self.plan.levels]) for table in tables]
-
-    def of_leaves(self, rows: tf.Tensor, messages: Any) -> list[tf.Tensor]:
-        """Tables of so many rows with the messages of the leaves in them."""
-        empty = [self.empty(rows, part) for part in self.parts(messages)]
-        return self.put(empty, self.plan.leaves.of(self.places), messages)
+        plan = self.plan
+        empty = [self.empty(plan.inner + 1, part) for part in keras.tree.flatten(messages)]
+        tables = self.put(empty, plan.leaves.of(plan.place), messages)
+        return [kind(table, plan.counts[: plan.levels]) for table in tables]
 
     def add(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> list[tf.Tensor]:
         """The tables of a level, with messages of the inner nodes in these rows of the plan."""
-        return self.put(tables, rows.of(self.places), messages)
+        return self.put(tables, rows.of(self.plan.place), messages)
 
     def put(self, tables: list[tf.Tensor], places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
         """The tables with these messages besides those that are there.
@@ -66,16 +59,12 @@ class Combination:
             messages: what `TreeCell.message` gave.
         """
         put = tf.tensor_scatter_nd_add if self.adds() else tf.tensor_scatter_nd_max
-        pairs = zip(tables, self.parts(messages), strict=True)
+        pairs = zip(tables, keras.tree.flatten(messages), strict=True)
         return [put(table, places, part) for table, part in pairs]
 
     def adds(self) -> bool:
         """Whether what is in a place is added to it, and not the larger kept."""
         return self.kind != "max" or self.arity is not None
-
-    def parts(self, messages: Any) -> list[tf.Tensor]:
-        """The tensors of which messages consist."""
-        return keras.tree.flatten(messages)
 
     def read(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> Any:
         """What the cell gets, in the form of its messages.
@@ -99,9 +88,6 @@ class Combination:
 
     def empty(self, nodes: tf.Tensor, message: tf.Tensor) -> tf.Tensor:
         """The table of so many nodes for messages like this one, with none in it."""
-        shape = tf.concat([nodes, self.slots(), message.shape[-1:]], axis=0)
+        slots = [] if self.arity is None else [self.arity]
+        shape = tf.concat([nodes, [*slots, message.shape[-1]]], axis=0)
         return tf.fill(shape, tf.constant(0 if self.adds() else -math.inf, message.dtype))
-
-    def slots(self) -> Any:
-        """The axes between a node and the width of its messages: none, or one for its slots."""
-        return [] if self.arity is None else [self.arity]

@@ -111,8 +111,8 @@ def schedule(
 
 
 def leaves_by_level(arity: int | None) -> bool:
-    """Whether leaves stand in the order of their levels, for nodes that take their messages."""
-    return arity is None and ops().combination.in_slots
+    """Whether leaves stand in the order of their levels, and children have slots nevertheless."""
+    return arity is None and ops().takes_messages
 
 
 def place_of(
@@ -121,9 +121,8 @@ def place_of(
     """(nodes, 1), or (nodes, 2) with slots where there are any."""
     if slots is None:
         return tf.expand_dims(owner, 1)
-    if arity is None:
-        return tf.stack([owner, slots], axis=1)
-    with tf.control_dependencies(tree_checks.children_at_most(arity, number, where)):
+    checks = [] if arity is None else tree_checks.children_at_most(arity, number, where)
+    with tf.control_dependencies(checks):
         return tf.stack([owner, slots], axis=1)
 
 
