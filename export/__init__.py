@@ -11,10 +11,9 @@ The names load on first use. To export needs TensorFlow; to change and to compar
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_blocks.errors import MissingExtraError
+from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
     from keras_blocks.export.exporting import export_onnx
@@ -43,7 +42,6 @@ _HOMES = {
     "quantize": "quantization",
     "to_float16": "float16",
 }
-_EXTRA = frozenset({"keras", "onnx", "tensorflow", "tf2onnx"})
 
 __all__ = [
     "ChangeReport",
@@ -63,17 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'keras_blocks.export' has no attribute '{name}'")
-    try:
-        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
-            raise
-        raise MissingExtraError(f"keras_blocks.export.{name}", "tensorflow", error.name) from None
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+    return member(__name__, name, _HOMES, "tensorflow", {"keras", "onnx", "tensorflow", "tf2onnx"})
 
 
 def __dir__() -> list[str]:

@@ -7,12 +7,12 @@ The names below load on first use (PEP 562), so that `import keras_blocks` and
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 from keras_blocks.errors import KerasBlocksError, MissingExtraError, ParityError, TreeError
+from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution
@@ -86,19 +86,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES and name not in _SUBMODULES:
-        raise AttributeError(f"module 'keras_blocks' has no attribute '{name}'")
-    try:
-        module = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
-    except ModuleNotFoundError as error:
-        if error.name not in {"keras", "tensorflow"}:
-            raise
-        raise MissingExtraError(f"keras_blocks.{name}", "tensorflow", error.name) from None
-    if name in _SUBMODULES:
-        return module
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+    return member(__name__, name, _HOMES, "tensorflow", {"keras", "tensorflow"}, _SUBMODULES)
 
 
 def __dir__() -> list[str]:

@@ -11,10 +11,9 @@ The names load on first use. A model needs numpy and onnxruntime, the server the
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_blocks.errors import MissingExtraError
+from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
     from keras_blocks.serving.client import AsyncClient, Client, ServerError
@@ -38,7 +37,6 @@ _HOMES = {
     "load_repository": "repository",
     "serve": "server",
 }
-_EXTRA = frozenset({"google", "hpack", "httptools", "orjson"})
 
 __all__ = [
     "AsyncClient",
@@ -56,18 +54,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'keras_blocks.serving' has no attribute '{name}'")
-    try:
-        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRA:
-            raise
-        raise MissingExtraError(f"keras_blocks.serving.{name}", "serving", package) from None
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+    needs = {"google", "google.protobuf", "hpack", "httptools", "orjson"}
+    return member(__name__, name, _HOMES, "serving", needs)
 
 
 def __dir__() -> list[str]:

@@ -34,7 +34,8 @@ SHARED = {
 }
 TREES = {"keras_blocks.trees", "keras_blocks.tree_buckets", "keras_blocks.tree_validity"}
 RULES = {
-    "keras_blocks/__init__.py": {"keras_blocks.errors"},
+    "keras_blocks/__init__.py": {"keras_blocks.errors", "keras_blocks.lazy"},
+    "keras_blocks/lazy.py": {"keras_blocks.errors"},
     "keras_blocks/contract.py": set(),
     "keras_blocks/errors.py": set(),
     "keras_blocks/silence.py": set(),
@@ -56,13 +57,14 @@ RULES = {
     | {
         "keras_blocks.contract",
         "keras_blocks.export",
+        "keras_blocks.lazy",
         "keras_blocks.mechanisms",
         "keras_blocks.nonlinearities",
         "keras_blocks.units",
     },
     # No TensorFlow, no Keras, no layers, no export.
     "serving/*": {"google.protobuf", "hpack", "httptools", "numpy", "onnxruntime", "orjson", "rich"}
-    | {"keras_blocks.contract", "keras_blocks.errors", "keras_blocks.serving"},
+    | {"keras_blocks.contract", "keras_blocks.errors", "keras_blocks.lazy", "keras_blocks.serving"},
     # It sees everything.
     "keras_blocks/cli*.py": {"click", "keras", "keras_blocks"},
 }
