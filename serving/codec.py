@@ -53,7 +53,7 @@ def decode_request(
     """Reads the body of an infer request.
 
     Names, datatypes, rank, fixed dims and the number of elements are checked here, before anything
-    is allocated; the arrays are for `check_inputs` to check.
+    is allocated; the arrays are for `InputChecks` to check.
 
     Args:
         request: the parsed JSON.

@@ -52,11 +52,6 @@ class InputChecks:
         check_trees(self._contract, inputs)
 
 
-def check_inputs(contract: Contract, inputs: Mapping[str, np.ndarray]) -> None:
-    """Checks flat arrays against a contract once; see `InputChecks`."""
-    InputChecks(contract).check(inputs)
-
-
 def check_names(contract: Contract, names: Iterable[str]) -> None:
     """Checks that exactly the inputs of the contract are there."""
     expected = [tensor.name for tensor in contract.flat_inputs()]

@@ -20,7 +20,7 @@ from keras_blocks.export.signature import signature_of
 from keras_blocks.serving import Model
 from keras_blocks.serving.example import example_inputs
 from keras_blocks.serving.inputs import flat_inputs
-from keras_blocks.serving.validation import check_inputs
+from keras_blocks.serving.validation import InputChecks
 
 WIDTH = 4
 VECTORS = {
@@ -186,7 +186,7 @@ def test_the_contract_allows_exactly_what_the_layer_takes(cell, forests):
 
 def accepted(contract, batch):
     try:
-        check_inputs(contract, flat_inputs(contract, batch))
+        InputChecks(contract).check(flat_inputs(contract, batch))
     except ContractError:
         return False
     return True

@@ -4,7 +4,7 @@ import pytest
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ContractError
 from keras_blocks.serving.limits import Limits, check_declared_shape, check_limits
-from keras_blocks.serving.validation import check_inputs
+from keras_blocks.serving.validation import InputChecks
 
 PAIR = Contract(
     (
@@ -22,7 +22,7 @@ def pair(a=(2, 3, 2), b=(3, 3)):
 
 def test_dims_of_one_name_may_have_any_size_as_long_as_it_is_the_same():
     for batch, time in ((1, 1), (5, 7), (0, 3), (4, 0)):
-        check_inputs(PAIR, pair((batch, time, 2), (batch + 1, time)))
+        InputChecks(PAIR).check(pair((batch, time, 2), (batch + 1, time)))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_dims_of_one_name_may_have_any_size_as_long_as_it_is_the_same():
 )
 def test_dims_of_one_name_that_disagree_are_refused(b, message):
     with pytest.raises(ContractError, match=message) as raised:
-        check_inputs(PAIR, pair(b=b))
+        InputChecks(PAIR).check(pair(b=b))
     assert raised.value.input_name == "b"
 
 
@@ -45,18 +45,18 @@ def test_a_value_outside_its_bounds_is_refused_by_its_index(wrong):
     inputs = pair()
     inputs["b"][1, 2] = wrong
     with pytest.raises(ContractError, match=r"element 5 is .*expected 0 to 1"):
-        check_inputs(PAIR, inputs)
+        InputChecks(PAIR).check(inputs)
 
 
 def test_nan_is_let_through_where_the_contract_has_no_bounds():
     inputs = pair()
     inputs["a"][:] = np.nan
-    check_inputs(PAIR, inputs)
+    InputChecks(PAIR).check(inputs)
 
 
 def test_an_array_of_another_dtype_is_refused():
     with pytest.raises(ContractError, match="'a': dtype float32 expected, got float64"):
-        check_inputs(PAIR, {**pair(), "a": np.zeros((2, 3, 2))})
+        InputChecks(PAIR).check({**pair(), "a": np.zeros((2, 3, 2))})
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_array_of_another_dtype_is_refused():
 )
 def test_row_splits_that_rise_from_0_to_the_length_are_accepted(splits):
     values = np.zeros((4, 2), "float32")
-    check_inputs(RAGGED, {"x": values, "x.row_splits": np.array(splits)})
+    InputChecks(RAGGED).check({"x": values, "x.row_splits": np.array(splits)})
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_row_splits_that_rise_from_0_to_the_length_are_accepted(splits):
 def test_other_row_splits_are_refused(splits, message):
     inputs = {"x": np.zeros((4, 2), "float32"), "x.row_splits": np.array(splits, "int64")}
     with pytest.raises(ContractError, match=message) as raised:
-        check_inputs(RAGGED, inputs)
+        InputChecks(RAGGED).check(inputs)
     assert raised.value.input_name == "x.row_splits"
 
 
