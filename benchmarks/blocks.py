@@ -26,6 +26,7 @@ import numpy as np
 import onnxruntime
 import tensorflow as tf
 from harness import RESULTS, RUNS, Race, describe, race, save, surroundings
+from one_thread import session_options
 from peers import BLOCKS, Pair, recurrent
 from ratios import line, plot, report, verdicts
 from rich.console import Console
@@ -141,9 +142,9 @@ def _session(
     path: Path, feeds: dict[str | None, np.ndarray], expected: tf.Tensor
 ) -> Callable[[], Any]:
     """The file as a function of nothing, after a look whether it computes the right thing."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path, session_options(), providers=["CPUExecutionProvider"]
+    )
     # The stock exporter has names of its own.
     first = session.get_inputs()[0].name
     named = {first if name is None else name: value for name, value in feeds.items()}

@@ -39,6 +39,7 @@ from export_speed_cases import CASES, Case
 from export_speed_hand import BY_HAND
 from export_speed_report import HAND, OURS, PROVEN, STOCK, TENSORFLOW, TF2ONNX, Row, line, report
 from harness import RESULTS, RUNS, describe, in_turns, save, surroundings
+from one_thread import session_options
 from rich.console import Console
 from rounds import clock, rounds
 
@@ -133,8 +134,7 @@ def files(case: Case, model: keras.Model, folder: Path) -> dict[str, bytes | str
 
 def session(content: bytes, inputs: list[np.ndarray], expected: np.ndarray) -> Callable[[], Any]:
     """A file as a function of nothing, after a look whether it computes the right thing."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options = session_options()
     options.log_severity_level = QUIET
     running = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [node.name for node in running.get_inputs()]

@@ -149,9 +149,9 @@ def race(
 def alone(repository: Path, seconds: float) -> Iterator[dict[str, Any]]:
     """onnxruntime without a server, a row at a time."""
     import onnxruntime
+    from one_thread import session_options
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options = session_options()
     for model in ("tiny", "seq", "ragged"):
         path = str(model_file(repository, model))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

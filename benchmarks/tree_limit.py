@@ -27,6 +27,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import tensorflow as tf
+from one_thread import session_options
 from tree_samples import Forest
 
 OPSET, IR_VERSION = 18, 9
@@ -107,16 +108,13 @@ def all_gates(forest: Forest, cell: str, features: int, units: int) -> list[Prod
 def in_onnxruntime(products: Sequence[Product]) -> Callable[[], Any]:
     """The products in one file. Their results stay inside: giving them out costs, too."""
     file, feeds = onnx_file(products)
-    session = onnxruntime.InferenceSession(
-        file, session_options(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(file, unoptimized(), providers=["CPUExecutionProvider"])
     return lambda: session.run(None, feeds)
 
 
-def session_options() -> onnxruntime.SessionOptions:
+def unoptimized() -> onnxruntime.SessionOptions:
     """One thread, and no optimizer: it would drop products that nothing reads."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 

@@ -100,9 +100,9 @@ def _status(name: str) -> int:
 
 def _file(path: str, forest: Forest) -> Any:
     import onnxruntime
+    from one_thread import session_options
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options = session_options()
     # The arena grows in powers of two, which would hide how much was asked for.
     options.enable_cpu_mem_arena = False
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import onnxruntime
 import tensorflow as tf
+from one_thread import session_options
 from tree_samples import Forest
 
 import keras_blocks as kb
@@ -58,9 +59,7 @@ def targets(forest: Forest) -> np.ndarray:
 def session(model: keras.Model, path: Path) -> onnxruntime.InferenceSession:
     """The exported file, on one thread."""
     export_onnx(model, path, verify=False, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
 
 
 def feeds(forest: Forest) -> dict[str, np.ndarray]:

@@ -51,7 +51,7 @@ def test_all_gates_at_all_nodes_are_more(cell):
 def test_onnxruntime_computes_every_product_although_nobody_reads_it(tmp_path):
     products = tree_limit.by_level(FOREST, "child-sum", FEATURES, UNITS)
     file, feeds = tree_limit.onnx_file(products)
-    options = tree_limit.session_options()
+    options = tree_limit.unoptimized()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
