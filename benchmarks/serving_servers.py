@@ -146,7 +146,8 @@ def mlserver(repository: Path, python: Path, work: Path) -> Iterator[Server]:
         }
         (target / "model-settings.json").write_text(json.dumps(settings))
     ports = {"host": "127.0.0.1", "http_port": port, "grpc_port": grpc, "metrics_port": metrics}
-    (folder / "settings.json").write_text(json.dumps({**ports, "parallel_workers": 1}))
+    more = {"parallel_workers": 1, "metrics_dir": str(folder / "metrics")}
+    (folder / "settings.json").write_text(json.dumps({**ports, **more}))
     command = [str(python.parent / "mlserver"), "start", str(folder)]
     with _running(command, port, {"PYTHONPATH": str(HERE)}) as process:
         yield Server(process, f"http://127.0.0.1:{port}", _infer, f"127.0.0.1:{grpc}")

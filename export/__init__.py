@@ -16,31 +16,31 @@ from typing import TYPE_CHECKING, Any
 from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
+    from keras_blocks.export.conversion.standins import onnx_node
     from keras_blocks.export.exporting import export_onnx
-    from keras_blocks.export.file_comparison import compare_files
-    from keras_blocks.export.file_report import ChangeReport, FileComparison
-    from keras_blocks.export.float16 import to_float16
+    from keras_blocks.export.files.file_comparison import compare_files
+    from keras_blocks.export.files.float16 import to_float16
+    from keras_blocks.export.files.optimization import optimize
+    from keras_blocks.export.files.quantization import quantize
     from keras_blocks.export.lowerings import converts, lowers
-    from keras_blocks.export.optimization import optimize
-    from keras_blocks.export.parity import check_parity
-    from keras_blocks.export.quantization import quantize
-    from keras_blocks.export.report import ExportResult, ParityReport
-    from keras_blocks.export.standins import onnx_node
+    from keras_blocks.export.proof.parity import check_parity
+    from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
+    from keras_blocks.export.reports.report import ExportResult, ParityReport
 
 _HOMES = {
-    "ChangeReport": "file_report",
-    "ExportResult": "report",
-    "FileComparison": "file_report",
-    "ParityReport": "report",
-    "check_parity": "parity",
-    "compare_files": "file_comparison",
+    "ChangeReport": "reports.file_report",
+    "ExportResult": "reports.report",
+    "FileComparison": "reports.file_report",
+    "ParityReport": "reports.report",
+    "check_parity": "proof.parity",
+    "compare_files": "files.file_comparison",
     "converts": "lowerings",
     "export_onnx": "exporting",
     "lowers": "lowerings",
-    "onnx_node": "standins",
-    "optimize": "optimization",
-    "quantize": "quantization",
-    "to_float16": "float16",
+    "onnx_node": "conversion.standins",
+    "optimize": "files.optimization",
+    "quantize": "files.quantization",
+    "to_float16": "files.float16",
 }
 
 __all__ = [

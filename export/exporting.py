@@ -10,17 +10,17 @@ import keras
 
 from keras_blocks.contract import PROOF_METADATA_KEY
 from keras_blocks.errors import ExportError
-from keras_blocks.export.convert import DEFAULT_OPSET, to_onnx
-from keras_blocks.export.element_types import computes_in
+from keras_blocks.export.conversion.convert import DEFAULT_OPSET, to_onnx
+from keras_blocks.export.conversion.element_types import computes_in
+from keras_blocks.export.conversion.loading import as_model
+from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.graphs import op_counts
-from keras_blocks.export.levels import Budget, Verify, level_of
-from keras_blocks.export.loading import as_model
 from keras_blocks.export.onnx_side import OnnxSide, RefusedError
-from keras_blocks.export.parity import prove
 from keras_blocks.export.placing import beside, check_target, serialized
 from keras_blocks.export.progress import shown
-from keras_blocks.export.report import ExportResult
-from keras_blocks.export.signature import signature_of
+from keras_blocks.export.proof.levels import Budget, Verify, level_of
+from keras_blocks.export.proof.parity import prove
+from keras_blocks.export.reports.report import ExportResult
 from keras_blocks.export.weight_files import Apart, pair_beside, size_of, without_older_data
 
 

@@ -49,7 +49,7 @@ def inspect(onnx_file: Path, html: Path | None, as_json: bool) -> None:
 
     facts = inspect_file(onnx_file)
     if html is not None:
-        from keras_blocks.export.graph_page import write_graph_page
+        from keras_blocks.export.reports.graph_page import write_graph_page
 
         write_graph_page(onnx_file, facts, html)
     if as_json:
@@ -257,6 +257,6 @@ def optimize(
 def _read_labels(path: Path | None) -> Any:
     if path is None:
         return None
-    from keras_blocks.export.file_inputs import read_array
+    from keras_blocks.export.files.file_inputs import read_array
 
     return read_array(path)

@@ -148,7 +148,7 @@ def _load_keras(path: Path) -> Any:
             raise
         raise MissingExtraError("keras-blocks", "tensorflow", str(error.name)) from None
     if path.is_dir():
-        from keras_blocks.export.loading import as_model
+        from keras_blocks.export.conversion.loading import as_model
 
         try:
             return as_model(path)

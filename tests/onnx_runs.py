@@ -13,7 +13,7 @@ import onnxruntime
 import tensorflow as tf
 
 from keras_blocks.export import export_onnx
-from keras_blocks.export.naming import nested_graphs
+from keras_blocks.export.passes.naming import nested_graphs
 
 # Both sides round in float32, in another order; outputs here are of the order of one.
 TOLERANCE = 2e-5

@@ -304,7 +304,7 @@ def test_sigterm_leaves_nothing_half_written(linear):
     code = (
         "import os, signal, time\n"
         "from keras_blocks.cli import main\n"
-        "from keras_blocks.export import changes\n"
+        "from keras_blocks.export.files import changes\n"
         "def compare(source, written, **options):\n"
         "    print(written.name, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -124,7 +124,7 @@ def test_tf2onnx_is_driven_in_one_place():
     }
     handlers = {path for path in users if path.startswith("export/lowerings/")}
     # export/__init__.py only looks whether it is installed.
-    assert users - handlers <= {"export/__init__.py", "export/convert.py"}
+    assert users - handlers <= {"export/__init__.py", "export/conversion/convert.py"}
 
 
 # What an import loads

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_blocks.export import ExportResult
-from keras_blocks.export.report import size_text
+from keras_blocks.export.reports.report import size_text
 
 SNIPPET = 7  # lines
 SNIPPET_WIDTH = 48

@@ -15,7 +15,7 @@ from scores import Score
 from treebank import NAMES, Treebank
 
 from keras_blocks.export import ExportResult
-from keras_blocks.export.report import size_text
+from keras_blocks.export.reports.report import size_text
 
 MECHANICS_ONLY = (
     "These few sentences were written for this example: they show the mechanics only, and the "

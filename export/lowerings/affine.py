@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 import keras_blocks as kb
-from keras_blocks.export.hooks import Call
+from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.ragged import is_ragged, map_values
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_blocks.export.conversion.standins import onnx_node
 from keras_blocks.export.lowerings.activations import activation_attributes
 from keras_blocks.export.lowerings.cells import NativeCell, stacked
 from keras_blocks.export.lowerings.row_groups import NativeOp, run_in_groups
 from keras_blocks.export.lowerings.sequences import Dense, Sequences
-from keras_blocks.export.standins import onnx_node
 
 
 @dataclass(frozen=True)

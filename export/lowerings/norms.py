@@ -14,9 +14,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.hooks import Call
+from keras_blocks.export.conversion.hooks import Call
+from keras_blocks.export.conversion.standins import onnx_node, target_opset
 from keras_blocks.export.lowerings.registry import lowers
-from keras_blocks.export.standins import onnx_node, target_opset
 from keras_blocks.ragged import is_ragged
 
 LAYER_NORMALIZATION_SINCE, RMS_NORMALIZATION_SINCE = 17, 23

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.hooks import Call
+from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.lowerings.registry import lowers
 
 

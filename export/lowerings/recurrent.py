@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_blocks as kb
 from keras_blocks.errors import ExportError
-from keras_blocks.export.hooks import Call
+from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.lowerings.cells import NativeCell, native_cell
 from keras_blocks.export.lowerings.native_runs import Run
 from keras_blocks.export.lowerings.registry import lowers

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from keras_blocks.export.standins import onnx_node
+from keras_blocks.export.conversion.standins import onnx_node
 
 # Each op packs a copy of the weights for itself, so more groups cost memory. Eight are 10 to 15%
 # quicker than four at hidden size 128.

@@ -13,8 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_blocks.export.conversion.standins import onnx_node
 from keras_blocks.export.lowerings.row_groups import Outputs, Rows
-from keras_blocks.export.standins import onnx_node
 from keras_blocks.ragged import from_row_splits
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.hooks import Call
+from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.short_axes import unless_too_short
 

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 import keras_blocks as kb
 from keras_blocks.errors import ExportError
-from keras_blocks.export.hooks import Call
+from keras_blocks.export.conversion.hooks import Call
+from keras_blocks.export.conversion.standins import onnx_node
 from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.export.lowerings.tree_slots import InSlots, Taken
-from keras_blocks.export.standins import onnx_node
 from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_ops import Ops, computed_with
 from keras_blocks.mechanisms.tree_schedule import Schedule
@@ -70,7 +70,7 @@ class OnnxOps(Ops):
 
 
 class _Sequence:
-    """A pile that is an ONNX sequence; a stand-in calls it a tensor, which `export.loops` mends."""
+    """A pile that is an ONNX sequence; a stand-in calls it a tensor, which `passes.loops` mends."""
 
     def __init__(self, row: Any, dtype: Any):
         self.shape = tf.TensorShape([None, *row])

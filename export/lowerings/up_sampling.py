@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.hooks import Call
+from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.lowerings.registry import lowers
 
 

@@ -15,9 +15,9 @@ import keras_blocks as kb
 from keras_blocks.contract import METADATA_KEY, Contract, TensorSpec
 from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export import ExportResult, export_onnx, exporting, lowers, onnx_node
-from keras_blocks.export.convert import to_onnx
+from keras_blocks.export.conversion.convert import to_onnx
+from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.lowerings import registry
-from keras_blocks.export.signature import signature_of
 
 layers = keras.layers
 

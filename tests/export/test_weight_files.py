@@ -10,8 +10,9 @@ import pytest
 from onnx_runs import random_weights, sequences
 
 from keras_blocks.errors import ParityError
-from keras_blocks.export import capture, check_parity, export_onnx, exporting
-from keras_blocks.export.convert import to_onnx
+from keras_blocks.export import check_parity, export_onnx, exporting
+from keras_blocks.export.conversion import capture
+from keras_blocks.export.conversion.convert import to_onnx
 from keras_blocks.serving import Model
 
 layers = keras.layers

@@ -1,0 +1,1 @@
+"""Tools for ONNX files: compared, made smaller, made faster."""

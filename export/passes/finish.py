@@ -1,0 +1,123 @@
+"""The last step: names, dims, opset, metadata; refuses what no runtime could load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.defs
+import onnx.helper
+
+from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor
+from keras_blocks.errors import ExportError
+from keras_blocks.export.graphs import RUNTIME_DOMAIN, nested_graphs
+from keras_blocks.export.passes.conv_folding import fold_into_convolutions
+from keras_blocks.export.passes.empty_shapes import allow_empty_shapes
+from keras_blocks.export.passes.folding import fold_weights
+from keras_blocks.export.passes.gelu import fuse_gelu
+from keras_blocks.export.passes.layout import settle_layout
+from keras_blocks.export.passes.loops import simplify_loops
+from keras_blocks.export.passes.naming import rename
+from keras_blocks.export.passes.opsets import lift
+from keras_blocks.export.passes.pruning import prune
+from keras_blocks.export.weight_files import Apart, attach, graph_alone
+
+_PRODUCERS = ("keras", "tensorflow", "tf2onnx", "onnx")
+
+
+def finish(
+    model: onnx.ModelProto,
+    contract: Contract,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int,
+    name: str,
+    apart: Apart,
+) -> onnx.ModelProto:
+    """Names, cleans and checks a converted model.
+
+    Args:
+        model: the model as tf2onnx left it.
+        contract: the names, element types and dims that it is to have.
+        inputs: its present input names, in the order of `contract.flat_inputs()`.
+        outputs: its present output names, in the order of `contract.flat_outputs()`.
+        opset: int, the version of the ONNX operators that it is to have.
+        name: str, that of the graph.
+        apart: those of its present inputs that are weights; more may be added.
+
+    Raises:
+        ExportError: the graph holds an op or an element type that no runtime knows.
+    """
+    lift(model, opset)
+    graph = model.graph
+    _refuse_unknown_ops(model)
+    wanted_inputs, wanted_outputs = contract.flat_inputs(), contract.flat_outputs()
+    renamed = dict(zip(inputs, (t.name for t in wanted_inputs), strict=True))
+    renamed |= dict(zip(outputs, (t.name for t in wanted_outputs), strict=True))
+    simplify_loops(graph)
+    fold_weights(graph, opset, apart)
+    settle_layout(graph)
+    fold_into_convolutions(graph)
+    fuse_gelu(graph, opset)
+    attach(graph, apart)
+    prune(graph)
+    allow_empty_shapes(graph)
+    rename(graph, renamed, name)
+    graph.name = name
+    _set_values(graph.input, wanted_inputs)
+    _set_values(graph.output, wanted_outputs)
+    _describe(model, contract, opset)
+    _check(model)
+    return model
+
+
+def _refuse_unknown_ops(model: onnx.ModelProto) -> None:
+    opset = {entry.domain: entry.version for entry in model.opset_import}
+    unknown: dict[str, str] = {}
+    for graph in nested_graphs(model.graph):
+        for node in graph.node:
+            if node.domain == RUNTIME_DOMAIN:
+                continue
+            if not onnx.defs.has(node.op_type, opset.get(node.domain, 1), node.domain):
+                unknown.setdefault(node.op_type, node.name)
+    if unknown:
+        ops = ", ".join(f"{op} (node '{name}')" for op, name in sorted(unknown.items()))
+        raise ExportError(f"the model uses operations that have no ONNX form here: {ops}")
+
+
+def _set_values(values: Any, wanted: Sequence[FlatTensor]) -> None:
+    present = {value.name: value for value in values}
+    infos = []
+    for tensor in wanted:
+        element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        infos.append(onnx.helper.make_tensor_value_info(tensor.name, element, tensor.shape))
+        found = present.get(tensor.name)
+        if found is not None and found.type.tensor_type.elem_type != element:
+            raise ExportError(
+                f"'{tensor.name}' has element type {tensor.dtype} in Keras, and in the graph "
+                f"{onnx.TensorProto.DataType.Name(found.type.tensor_type.elem_type)}"
+            )
+    del values[:]
+    values.extend(infos)
+
+
+def _describe(model: onnx.ModelProto, contract: Contract, opset: int) -> None:
+    model.producer_name = "keras-blocks"
+    model.producer_version = version("keras-blocks")
+    model.doc_string = ""
+    facts = {METADATA_KEY: contract.to_json(), "keras_blocks.opset": str(opset)}
+    facts |= {f"keras_blocks.{package}": version(package) for package in _PRODUCERS}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(sorted(facts.items())))
+
+
+def _check(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(graph_alone(model), full_check=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise ExportError(f"the converted graph is not valid ONNX: {reason[0]}") from error

@@ -1,0 +1,1 @@
+"""A file under onnxruntime against its model in Keras."""
