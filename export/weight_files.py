@@ -71,7 +71,8 @@ def size_of(target: Path) -> int:
 @contextmanager
 def pair_beside(target: Path, model: onnx.ModelProto, apart: Apart) -> Iterator[Path]:
     """Writes a model and its weights into a folder beside the target, and puts both in place if
-    the context ends well. The weights leave the model."""
+    the context ends well. The weights leave the model; where all are small there is no such file.
+    """
     folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     folder.mkdir()
     written = folder / target.name
@@ -79,11 +80,14 @@ def pair_beside(target: Path, model: onnx.ModelProto, apart: Apart) -> Iterator[
         with data_file(written).open("wb") as file:
             _move_out(model, file, data_file(target).name, apart)
         written.write_bytes(serialized(model))
+        if not data_file(written).stat().st_size:
+            data_file(written).unlink()
         yield written
-        if data_file(target).exists():
-            # Rather none than one with the weights of another.
-            target.unlink(missing_ok=True)
-        os.replace(data_file(written), data_file(target))
+        if data_file(written).exists():
+            if data_file(target).exists():
+                # Rather none than one with the weights of another.
+                target.unlink(missing_ok=True)
+            os.replace(data_file(written), data_file(target))
         os.replace(written, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-import keras_blocks
 from keras_blocks.cli_options import (
     FAILED,
     FILE,
@@ -138,37 +136,12 @@ def _load_keras(path: Path) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with silent_stderr():
-            import keras
-
-            # Saved models name their layers; a layer is known once its module is imported.
-            for name in keras_blocks.__all__:
-                getattr(keras_blocks, name)
+            from keras_blocks.export.conversion.loading import as_model
     except ModuleNotFoundError as error:
         if isinstance(error, KerasBlocksError):
             raise
         raise MissingExtraError("keras-blocks", "tensorflow", str(error.name)) from None
-    if path.is_dir():
-        from keras_blocks.export.conversion.loading import as_model
-
-        try:
-            return as_model(path)
-        except ExportError as error:
-            raise UnreadableError(str(error)) from error
     try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds for a broken file
-        raise UnreadableError(
-            f"{path} cannot be loaded as a Keras model: {_reason(error)}"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    unknown = re.search(r"Could not locate class '[^']*'", text)  # Keras buries it in a config
-    if unknown:
-        return (
-            f"{unknown[0]}. A model with layers of your own is exported where they are defined: "
-            f"keras_blocks.export.export_onnx(model, 'model.onnx') in Python."
-        )
-    # Keras goes on to tell about formats of its past.
-    return " ".join(re.split(r"(?<=\.) ", text.partition("\n")[0])[:2])
+        return as_model(path)
+    except ExportError as error:
+        raise UnreadableError(str(error)) from error

@@ -4,41 +4,103 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_blocks.cli_options import FILE, NEW_FILE, as_json
+from keras_blocks.cli_options import FILE, NEW_FILE, as_json, usage_errors
+from keras_blocks.errors import KerasBlocksError
+
+if TYPE_CHECKING:
+    from keras_blocks.contract import Contract
+
+    Arrays = dict[str, Any]
+
+
+def _file_or_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if "://" in value:
+        return value
+    return str(FILE.convert(value, parameter, context))
 
 
 @click.command()
-@click.argument("onnx_file", type=FILE, metavar="MODEL.onnx")
-@click.argument("inputs", type=FILE, metavar="INPUT.json|INPUT.npz")
+@click.argument("model", callback=_file_or_url, metavar="MODEL.onnx|URL")
+@click.argument("inputs", type=FILE, metavar="INPUT.json|.npz|.npy")
 @click.option("-o", "--output", type=NEW_FILE, help="Write the outputs to a .json or .npz file.")
+@click.option(
+    "--api-key",
+    default="",
+    envvar="KERAS_BLOCKS_API_KEY",
+    show_envvar=True,
+    help="Key of the server at URL, where it wants one.",
+)
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds to wait for each answer of the server at URL.",
+)
 @as_json
-def predict(onnx_file: Path, inputs: Path, output: Path | None, as_json: bool) -> None:
-    """Run an ONNX file on one file of inputs, without TensorFlow.
+def predict(
+    model: str, inputs: Path, output: Path | None, api_key: str, timeout: float, as_json: bool
+) -> None:
+    """Run a model on one file of inputs, without TensorFlow.
+
+    MODEL.onnx runs here; URL names a model of a running server, which is asked again later where it
+    has too much to do.
 
     The JSON is {"input name": nested lists}; a ragged input is a list of rows of unequal length.
     The body of an infer request of the Open Inference Protocol is understood too. An .npz file
-    holds one array per input, a ragged one as NAME and NAME.row_splits.
+    holds one array per input, a ragged one as NAME and NAME.row_splits; an .npy file the array of
+    a model's one input.
 
     \b
     echo '{"tokens": [[4, 7], [9]], "parents": [[-1, 0], [-1]]}' > input.json
     keras-blocks predict trees.onnx input.json
     keras-blocks predict trees.onnx input.json -o output.npz
+    keras-blocks predict http://127.0.0.1:8080/v2/models/trees input.json --json
     """
     from keras_blocks.serving.display import show_outputs
-    from keras_blocks.serving.files import nested, read_inputs, write_outputs
+    from keras_blocks.serving.files import nested, write_outputs
+
+    if "://" in model:
+        contract, outputs = _ask_server(model, inputs, api_key, timeout)
+    else:
+        contract, outputs = _run_here(model, inputs)
+    if output is not None:
+        write_outputs(output, contract, outputs)
+    elif as_json:
+        click.echo(json.dumps(nested(contract, outputs)))
+    else:
+        show_outputs(contract, outputs)
+
+
+def _run_here(path: str, inputs: Path) -> tuple[Contract, Arrays]:
+    from keras_blocks.serving.files import read_inputs
     from keras_blocks.serving.model import Model
 
-    model = Model.load(onnx_file)
-    outputs = model.predict(read_inputs(inputs, model.contract))
-    if output is not None:
-        write_outputs(output, model.contract, outputs)
-    elif as_json:
-        click.echo(json.dumps(nested(model.contract, outputs)))
-    else:
-        show_outputs(model.contract, outputs)
+    model = Model.load(path)
+    return model.contract, model.predict(read_inputs(inputs, model.contract))
+
+
+def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[Contract, Arrays]:
+    from http.client import HTTPException
+
+    from keras_blocks.serving.client import Client, split_model_url
+    from keras_blocks.serving.files import read_inputs
+
+    with usage_errors():
+        server, name, version = split_model_url(url)
+    with Client(server, api_key=api_key, timeout=timeout) as client:
+        try:
+            contract = client.contract(name, version)
+            outputs = client.infer(name, read_inputs(inputs, contract), version=version)
+        except (OSError, HTTPException) as error:
+            if getattr(error, "filename", None) is not None:  # that of the inputs
+                raise
+            raise KerasBlocksError(f"{server} does not answer: {error}") from error
+    return contract, outputs
 
 
 @click.command()
@@ -55,6 +117,13 @@ def predict(onnx_file: Path, inputs: Path, output: Path | None, as_json: bool) -
     "--grpc-port",
     type=click.IntRange(0, 65535),
     help="Port of gRPC; 0 takes any free one.  [default: the one after --port]",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processes that answer on the same ports; the cores are divided among them.",
 )
 @click.option(
     "--max-batch-size",
@@ -85,6 +154,38 @@ def predict(onnx_file: Path, inputs: Path, output: Path | None, as_json: bool) -
     help="How often DIR is looked at for new and changed models; 0 for never.",
 )
 @click.option(
+    "--model-control-mode",
+    type=click.Choice(["none", "poll", "explicit"]),
+    help="As Triton's. none: what DIR held at the start is served; poll: DIR is watched; explicit: "
+    "requests load and unload models.  [default: DIR is watched, and requests load and unload]",
+)
+@click.option(
+    "--load-model",
+    "load_models",
+    multiple=True,
+    metavar="NAME",
+    help="Load it at the start under --model-control-mode explicit; '*' for all. Repeatable.",
+)
+@click.option(
+    "--admin-port",
+    type=click.IntRange(0, 65535),
+    help="Let requests load and unload models on this port only, by gRPC on the one after it; 0 "
+    "takes free ones.",
+)
+@click.option(
+    "--admin-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address that --admin-port listens on.",
+)
+@click.option(
+    "--exit-timeout-secs",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How long requests in flight may take after SIGTERM.",
+)
+@click.option(
     "--api-keys",
     type=FILE,
     metavar="FILE",
@@ -113,10 +214,16 @@ def serve(
     host: str,
     port: int,
     grpc_port: int | None,
+    workers: int,
     max_batch_size: int,
     max_queue_delay_ms: float,
     max_queue_size: int,
     watch_seconds: float,
+    model_control_mode: str | None,
+    load_models: tuple[str, ...],
+    admin_port: int | None,
+    admin_host: str,
+    exit_timeout_secs: float,
     api_keys: Path | None,
     certificate: tuple[Path, Path] | None,
     max_body_mb: float,
@@ -136,13 +243,19 @@ def serve(
     from keras_blocks.serving import BatchSettings, Limits
     from keras_blocks.serving import serve as serve_repository
     from keras_blocks.serving.access import read_keys
-    from keras_blocks.serving.display import announce
+    from keras_blocks.serving.listeners import port_after
 
     serve_repository(
         directory,
         host=host,
         port=port,
-        grpc_port=port and port + 1 if grpc_port is None else grpc_port,
+        grpc_port=port_after(port, "--port") if grpc_port is None else grpc_port,
+        workers=workers,
+        model_control_mode=model_control_mode,
+        load_models=load_models,
+        admin_port=admin_port,
+        admin_host=admin_host,
+        exit_timeout_seconds=exit_timeout_secs,
         batching=BatchSettings(
             max_batch_size=max_batch_size,
             max_queue_delay_ms=max_queue_delay_ms,
@@ -153,5 +266,11 @@ def serve(
         watch_seconds=watch_seconds,
         keys=None if api_keys is None else read_keys(api_keys),
         certificate=certificate,
-        on_start=announce,
+        on_start=_announce,
     )
+
+
+def _announce(repository: Any, url: str, grpc: str | None) -> None:
+    from keras_blocks.serving.display import announce  # it needs what the parent does not load
+
+    announce(repository, url, grpc)

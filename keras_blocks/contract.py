@@ -17,8 +17,8 @@ PROOF_METADATA_KEY = "keras_blocks.proof"
 """Where the exporter leaves a short JSON summary of the proof."""
 CHANGES_METADATA_KEY = "keras_blocks.changes"
 """What was done to the file since it was exported: a JSON list, the first change first."""
-FORMAT_VERSION = 2
-"""1 knew of a tree only `tree_of` and `max_children`."""
+FORMAT_VERSION = 3
+"""1 knew of a tree only `tree_of` and `max_children`, 2 knew of no padding."""
 ROW_SPLITS_DTYPE = "int64"
 
 Dim = int | str
@@ -57,6 +57,9 @@ class TensorSpec:
             parents: both must have the same rows. What stands at roots means nothing.
         edge_labels: for edges, how many labels there are, from 0 on.
         siblings_differ: bool, for edges: no two children of a node have the same label.
+        padding: for a dense input, what masks a step of it, or None. Rows that hold other steps
+            too may be followed by steps of this value, and by any where other inputs have the same
+            second dim: no output changes, but those that have that dim get as many steps more.
     """
 
     name: str
@@ -72,6 +75,7 @@ class TensorSpec:
     edges_of: str | None = None
     edge_labels: int | None = None
     siblings_differ: bool = False
+    padding: float | None = None
 
     @property
     def row_splits_name(self) -> str:
@@ -145,7 +149,8 @@ def _spec(item: dict[str, Any]) -> TensorSpec:
         and all(isinstance(text, str) for text in (spec.name, spec.dtype))
         and all(isinstance(flag, bool) for flag in (spec.ragged, spec.forest, spec.siblings_differ))
         and all(
-            bound is None or type(bound) in (int, float) for bound in (spec.minimum, spec.maximum)
+            number is None or type(number) in (int, float)
+            for number in (spec.minimum, spec.maximum, spec.padding)
         )
         and all(
             name is None or isinstance(name, str)

@@ -17,12 +17,13 @@ from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
     from keras_blocks.serving.client import AsyncClient, Client, ServerError
+    from keras_blocks.serving.folders import ModelNotFoundError
     from keras_blocks.serving.jobs import BatchSettings
     from keras_blocks.serving.limits import Limits
     from keras_blocks.serving.model import Model
-    from keras_blocks.serving.repository import ModelNotFoundError, Repository, load_repository
-    from keras_blocks.serving.server import serve
+    from keras_blocks.serving.repository import Repository, load_repository
     from keras_blocks.serving.session import RunError
+    from keras_blocks.serving.starting import serve
 
 _HOMES = {
     "AsyncClient": "client",
@@ -30,12 +31,12 @@ _HOMES = {
     "Client": "client",
     "Limits": "limits",
     "Model": "model",
-    "ModelNotFoundError": "repository",
+    "ModelNotFoundError": "folders",
     "Repository": "repository",
     "RunError": "session",
     "ServerError": "client",
     "load_repository": "repository",
-    "serve": "server",
+    "serve": "starting",
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, and certificates."""
+"""Who may ask, and for what: API keys, certificates, the endpoints that change the server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hmac
 import os
 import ssl
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from keras_blocks.errors import KerasBlocksError
@@ -17,6 +18,33 @@ class AccessError(KerasBlocksError):
     """A request without a key, or with a wrong one."""
 
 
+class ClosedError(KerasBlocksError):
+    """A request that would change the server, where it may not be changed."""
+
+
+@dataclass(frozen=True)
+class ModelControl:
+    """Whether models may be loaded and unloaded by requests.
+
+    Args:
+        closed: the reason why not, with the option to change; empty where they may.
+    """
+
+    closed: str = ""
+
+    def check(self) -> None:
+        """Lets a change pass.
+
+        Raises:
+            ClosedError: it may not.
+        """
+        if self.closed:
+            raise ClosedError(f"models are not loaded or unloaded here: {self.closed}")
+
+
+OPEN = ModelControl()
+
+
 class ApiKeys:
     """The keys that open the server; without any it is open to all.
 
@@ -26,6 +54,10 @@ class ApiKeys:
 
     def __init__(self, keys: Iterable[str] = ()):
         self._keys = [key.encode() for key in keys]
+
+    def __bool__(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._keys)
 
     def check(self, authorization: bytes | None) -> None:
         """Checks an Authorization header: `Bearer KEY`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.serving.padding import Padding, plan_padding
 from keras_blocks.serving.session import ANY_SHAPE
 
 Arrays = Mapping[str, np.ndarray]
@@ -23,16 +24,18 @@ class BatchPlan:
     Dense tensors are laid after one another along their first axis. Ragged ones too, whatever the
     lengths of their rows: the values are joined, and the row splits moved on by the values before
     them. Parents of trees are indices within their own tree, so they join like any other values.
+    Dense tensors of unequal lengths join where the model masks the steps that fill them up.
 
     Args:
         rows: the input that counts the rows.
         values: the inputs that are joined as they are.
         row_splits: the inputs that are row splits; each ends at the length of its values.
         free: the inputs of `values` whose further dims are not all fixed: only requests that agree
-            in them share a run.
+            in them share a run. What is padded is not among them.
         by_row: the outputs with one entry for each row.
         by_value: output -> the ragged input whose values it has one entry for.
         ragged: the ragged outputs.
+        padding: the inputs of `values` that are filled up where requests differ in length.
     """
 
     rows: str
@@ -42,6 +45,7 @@ class BatchPlan:
     by_row: tuple[str, ...]
     by_value: tuple[tuple[str, str], ...]
     ragged: tuple[str, ...]
+    padding: Padding
 
     def count_rows(self, inputs: Arrays) -> int:
         """How many rows a request has."""
@@ -53,7 +57,8 @@ class BatchPlan:
 
     def key(self, inputs: Arrays) -> Hashable:
         """Requests of equal keys can share a run."""
-        return tuple(inputs[name].shape[1:] for name in self.free)
+        shapes = tuple(inputs[name].shape[1:] for name in self.free)
+        return shapes, self.padding.key(inputs)
 
     def join(self, requests: Sequence[Arrays]) -> dict[str, np.ndarray]:
         """The inputs of one run.
@@ -66,7 +71,7 @@ class BatchPlan:
             >>> {name: array.tolist() for name, array in plan.join([one, two]).items()}
             {'x': [4, 7, 7, 9], 'x.row_splits': [0, 1, 3, 4]}
         """
-        joined = {n: np.concatenate([inputs[n] for inputs in requests]) for n in self.values}
+        joined = {n: self.padding.join(n, [inputs[n] for inputs in requests]) for n in self.values}
         for name in self.row_splits:
             joined[name] = _join_splits([inputs[name] for inputs in requests])
         return joined
@@ -95,6 +100,10 @@ class BatchPlan:
                     part[splits_name] = splits[rows[index] : rows[index + 1] + 1] - ends[index]
                 if name in outputs:
                     _cut(name, outputs[name], ends.tolist(), apart)
+        for name in self.padding.outputs:
+            for inputs, part in zip(requests, apart, strict=True):
+                if name in part:
+                    part[name] = self.padding.cut(name, part[name], inputs)
         return apart
 
     def needed(self, outputs: frozenset[str]) -> frozenset[str]:
@@ -102,10 +111,14 @@ class BatchPlan:
         return outputs | {f"{name}.row_splits" for name in self.ragged if name in outputs}
 
 
-def plan_batches(contract: Contract) -> BatchPlan | None:
+def plan_batches(contract: Contract, padded: bool = True) -> BatchPlan | None:
     """The plan by the named dims of a contract; None where they do not allow one.
 
     Every input and output must follow the axis of rows, and no other axis may.
+
+    Args:
+        contract: the inputs and outputs.
+        padded: whether inputs may be padded that the model masks.
     """
     ragged_inputs = [spec for spec in contract.inputs if spec.ragged]
     rows = _rows_dim(contract, bool(ragged_inputs))
@@ -125,14 +138,17 @@ def plan_batches(contract: Contract) -> BatchPlan | None:
         else:
             return None
     first = contract.inputs[0]
+    padding = plan_padding(contract) if padded else Padding()
+    free = [spec.name for spec in contract.inputs if _is_free(spec)]
     return BatchPlan(
         rows=ragged_inputs[0].row_splits_name if ragged_inputs else first.name,
         values=tuple(spec.name for spec in contract.inputs),
         row_splits=tuple(spec.row_splits_name for spec in ragged_inputs),
-        free=tuple(spec.name for spec in contract.inputs if _is_free(spec)),
+        free=tuple(name for name in free if name not in padding.values),
         by_row=tuple(by_row),
         by_value=tuple(by_value),
         ragged=tuple(ragged),
+        padding=padding,
     )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import http.client
 import json
 import random
+import re
+import ssl
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 
@@ -26,6 +30,7 @@ _DTYPES = {protocol: dtype for dtype, protocol in PROTOCOL.items()}
 _OVERLOADED = frozenset({429, 503})
 _LONGEST_WAIT = 10.0
 _HEADER_LENGTH = "Inference-Header-Content-Length"
+_MODEL_URL = re.compile(r"(https?://.+)/v2/models/([^/?#]+)(?:/versions/(\d+))?(?:/infer)?/?")
 _NO_LIMITS = Limits(empty_elements=2**62)
 
 
@@ -51,17 +56,31 @@ class Client:
         retries: int, how often to ask again where the server has too much to do; nothing else is
             tried again.
         api_key: str, where the server wants one.
+        tls: what to trust of an https server; what the system trusts by default.
     Example:
         client = Client("http://localhost:8080")
         client.infer("trees", {"tokens": [[4, 7, 7], [9]], "parents": [[-1, 0, 0], [-1]]})
     """
 
-    def __init__(self, url: str, *, timeout: float = 60.0, retries: int = 5, api_key: str = ""):
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 60.0,
+        retries: int = 5,
+        api_key: str = "",
+        tls: ssl.SSLContext | None = None,
+    ):
         parts = urlsplit(url if "//" in url else f"//{url}", "http")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"url is {url!r}, expected one like http://localhost:8080")
-        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        self._connect = lambda: kind[parts.scheme](parts.netloc, timeout=timeout)
+        self._connect: Callable[[], http.client.HTTPConnection] = functools.partial(
+            http.client.HTTPConnection, parts.netloc, timeout=timeout
+        )
+        if parts.scheme == "https":
+            self._connect = functools.partial(
+                http.client.HTTPSConnection, parts.netloc, timeout=timeout, context=tls
+            )
         self._prefix = parts.path.rstrip("/")
         self._retries = retries
         self._access = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -91,7 +110,7 @@ class Client:
             ServerError: what the server refused, with its message.
         """
         path = _path(model, version)
-        contract = self._contract(path)
+        contract = self.contract(model, version)
         arrays = flat_inputs(contract, inputs)
         check_names(contract, arrays)
         head, body = _request(contract, arrays, outputs)
@@ -102,6 +121,19 @@ class Client:
                 self._contracts.pop(path, None)
             raise
         return _outputs(content, int(headers.get(_HEADER_LENGTH, len(content))))
+
+    def contract(self, model: str, version: int | None = None) -> Contract:
+        """The inputs and outputs of a model, as far as the server tells; asked for once."""
+        path = _path(model, version)
+        if path not in self._contracts:
+            metadata = self._json("GET", path)
+            try:
+                sides = (tuple(_specs(metadata[side])) for side in ("inputs", "outputs"))
+                self._contracts[path] = Contract(*sides)
+            except (KeyError, TypeError) as error:
+                shown = json.dumps(metadata)[:200]
+                raise ServerError(200, f"the server does not describe a model: {shown}") from error
+        return self._contracts[path]
 
     def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
         """What the server says of a model: its inputs, outputs and versions."""
@@ -138,14 +170,12 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _contract(self, path: str) -> Contract:
-        if path not in self._contracts:
-            metadata = self._json("GET", path)
-            self._contracts[path] = Contract(tuple(_specs(metadata["inputs"])), ())
-        return self._contracts[path]
-
     def _json(self, method: str, path: str, retries: int | None = None) -> Any:
-        return json.loads(self._ask(method, path, b"", {}, retries)[1])
+        content = self._ask(method, path, b"", {}, retries)[1]
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise ServerError(200, _message(200, content)) from None
 
     def _ask(
         self,
@@ -194,15 +224,17 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio: each call waits in a thread.
+    """The same for asyncio: each call waits in a thread of the client's own.
 
     Args:
         url: str, where the server is.
+        connections: int, how many calls may wait for the server at once.
         kwargs: those of `Client`.
     """
 
-    def __init__(self, url: str, **kwargs: Any):
+    def __init__(self, url: str, *, connections: int = 64, **kwargs: Any):
         self._client = Client(url, **kwargs)
+        self._threads = ThreadPoolExecutor(connections, "client")
 
     async def infer(
         self,
@@ -213,21 +245,63 @@ class AsyncClient:
         version: int | None = None,
     ) -> dict[str, np.ndarray]:
         """See `Client.infer`."""
-        return await asyncio.to_thread(self._client.infer, model, inputs, outputs, version=version)
+        return await self._call(self._client.infer, model, inputs, outputs, version=version)
 
     async def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
         """See `Client.metadata`."""
-        return await asyncio.to_thread(self._client.metadata, model, version)
+        return await self._call(self._client.metadata, model, version)
 
     async def ready(self, model: str | None = None, version: int | None = None) -> bool:
         """See `Client.ready`."""
-        return await asyncio.to_thread(self._client.ready, model, version)
+        return await self._call(self._client.ready, model, version)
+
+    async def index(self) -> list[dict[str, str]]:
+        """See `Client.index`."""
+        return await self._call(self._client.index)
+
+    async def load(self, model: str) -> None:
+        """See `Client.load`."""
+        await self._call(self._client.load, model)
+
+    async def unload(self, model: str) -> None:
+        """See `Client.unload`."""
+        await self._call(self._client.unload, model)
+
+    async def close(self) -> None:
+        """Closes the connections; calls that wait are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._client.close()
+        await self.close()
+
+    async def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, functools.partial(function, *args, **kwargs)
+        )
+
+
+def split_model_url(url: str) -> tuple[str, str, int | None]:
+    """The server, the model and the version that a url names.
+
+    Raises:
+        ValueError: it names no model.
+
+    Example:
+        >>> split_model_url("http://localhost:8080/v2/models/trees/versions/3")
+        ('http://localhost:8080', 'trees', 3)
+    """
+    found = _MODEL_URL.fullmatch(url)
+    if found is None:
+        raise ValueError(
+            f"{url!r} names no model, expected one like http://localhost:8080/v2/models/NAME or "
+            f"http://localhost:8080/v2/models/NAME/versions/3"
+        )
+    return found[1], unquote(found[2]), int(found[3]) if found[3] else None
 
 
 def _path(model: str, version: int | None) -> str:
@@ -236,15 +310,16 @@ def _path(model: str, version: int | None) -> str:
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
-    """The inputs by the server's metadata; ours tell there which are ragged."""
+    """Inputs or outputs by the server's metadata; ours tell there which are ragged."""
     specs = []
     for tensor in tensors:
         parameters = tensor.get("parameters") or {}
         if parameters.get("ragged") == "row_splits":
             continue
+        unnamed = [f"{tensor['name']}.{axis}" for axis in range(len(tensor["shape"]))]
+        names = parameters.get("dims", unnamed)
         shape: tuple[Dim, ...] = tuple(
-            size if size >= 0 else f"{tensor['name']}.{axis}"
-            for axis, size in enumerate(tensor["shape"])
+            size if size >= 0 else names[axis] for axis, size in enumerate(tensor["shape"])
         )
         ragged = parameters.get("ragged") == "values"
         specs.append(TensorSpec(tensor["name"], _DTYPES[tensor["datatype"]], shape, ragged=ragged))
@@ -299,4 +374,5 @@ def _message(status: int, content: bytes) -> str:
 def _wait(turn: int, retry_after: str | None) -> float:
     """Longer each time, and never the same for all clients."""
     least = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
-    return min(max(least, 0.1 * 2**turn), _LONGEST_WAIT) * random.uniform(0.5, 1.0)
+    own = 0.1 * 2**turn * random.uniform(0.5, 1.0)
+    return min(least + own, _LONGEST_WAIT)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_blocks.contract import Dim, FlatTensor, TensorSpec
+from keras_blocks.contract import (
+    CHANGES_METADATA_KEY,
+    PROOF_METADATA_KEY,
+    Dim,
+    FlatTensor,
+    TensorSpec,
+)
 from keras_blocks.serving.batching import BatchPlan
 from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, STRING
 from keras_blocks.serving.jobs import BatchSettings
@@ -23,6 +29,7 @@ _SHOWN = (
     "edges_of",
     "edge_labels",
     "siblings_differ",
+    "padding",
 )
 
 
@@ -63,6 +70,11 @@ def model_config(model: Model, plan: BatchPlan | None, settings: BatchSettings) 
             {"name": model.name, "kind": "KIND_CPU", "count": settings.runs_at_once}
         ],
         "default_model_filename": "model.onnx",
+        "parameters": {
+            key: {"string_value": model.session.metadata[key]}
+            for key in (PROOF_METADATA_KEY, CHANGES_METADATA_KEY)
+            if key in model.session.metadata
+        },
     }
     if plan is not None:
         delay = round(settings.max_queue_delay_ms * 1000)
@@ -70,12 +82,12 @@ def model_config(model: Model, plan: BatchPlan | None, settings: BatchSettings) 
     return config
 
 
-def model_statistics(model: Model, counts: ModelStatistics) -> dict[str, Any]:
+def model_statistics(name: str, version: str, counts: ModelStatistics) -> dict[str, Any]:
     """The counts of one version of a model, in the fields of the statistics extension."""
     none = _duration(Duration())
     return {
-        "name": model.name,
-        "version": str(model.version),
+        "name": name,
+        "version": version,
         "last_inference": round(counts.last * 1000),
         "inference_count": counts.rows,
         "execution_count": counts.runs,

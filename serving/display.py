@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +17,10 @@ from rich.text import Text
 
 from keras_blocks.contract import Contract, FlatTensor
 from keras_blocks.serving.datatypes import PROTOCOL
-from keras_blocks.serving.example import example_elements, example_request
+from keras_blocks.serving.example import example_elements
 from keras_blocks.serving.inputs import split_rows
-from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository import Repository
+from keras_blocks.serving.snippets import curl_call
 from keras_blocks.serving.validation import show_shape
 
 _LONGEST_EXAMPLE = 1500
@@ -58,13 +57,11 @@ def curl_example(repository: Repository, url: str) -> str:
     """A command that asks the model with the smallest example; very large ones are not shown."""
     elements = {n: example_elements(repository.get(n).contract) for n in repository.models}
     name = min(elements, key=lambda name: elements[name])
-    address = f"{url}/v2/models/{quote(name)}"
-    if elements[name] > _LONGEST_EXAMPLE:  # before it is made: a model may want gigabytes
-        return f"curl {address}"
-    body = _example_body(repository.get(name)).replace("'", "'\\''")
-    if len(body) > _LONGEST_EXAMPLE:
-        return f"curl {address}"
-    return f"curl {address}/infer -H 'Content-Type: application/json' \\\n    -d '{body}'"
+    if elements[name] <= _LONGEST_EXAMPLE:  # before it is made: a model may want gigabytes
+        call = curl_call(repository.get(name), url)
+        if len(call) <= _LONGEST_EXAMPLE:
+            return call
+    return f"curl {url}/v2/models/{quote(name)}"
 
 
 def _console() -> Console:
@@ -73,10 +70,6 @@ def _console() -> Console:
         sys.stdout.reconfigure(errors="backslashreplace")
     # A log file has no width of its own, and the 80 columns taken then cut names off.
     return Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
-
-
-def _example_body(model: Model) -> str:
-    return json.dumps(example_request(model.contract))
 
 
 def _say(console: Console, text: str) -> None:

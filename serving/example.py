@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_blocks.contract import ROW_SPLITS_DTYPE, Contract, Dim, TensorSpec
 from keras_blocks.serving.datatypes import PROTOCOL, STRING, numpy_dtype
+from keras_blocks.serving.inputs import split_rows
 from keras_blocks.serving.session import ANY_SHAPE
 from keras_blocks.serving.trees import leaves
 from keras_blocks.serving.validation import split_dim
@@ -51,6 +52,22 @@ def example_request(contract: Contract) -> dict[str, Any]:
         }
         for name, array in example_inputs(contract).items()
     ]
+    return {"inputs": tensors}
+
+
+def example_lists(contract: Contract) -> dict[str, Any]:
+    """The same as an infer request of nested lists, ragged inputs as lists of rows."""
+    arrays = example_inputs(contract)
+    tensors = []
+    for spec in contract.inputs:
+        values = arrays[spec.name]
+        tensor: dict[str, Any] = {"name": spec.name, "datatype": PROTOCOL[spec.dtype]}
+        if spec.ragged:
+            rows = split_rows(values, arrays[spec.row_splits_name])
+            tensor["data"] = [row.tolist() for row in rows]
+        else:
+            tensor |= {"shape": list(values.shape), "data": values.tolist()}
+        tensors.append(tensor)
     return {"inputs": tensors}
 
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from keras_blocks.errors import ContractError, ModelLoadError
-from keras_blocks.serving.access import AccessError
+from keras_blocks.serving.access import AccessError, ClosedError
+from keras_blocks.serving.folders import ModelNotFoundError
 from keras_blocks.serving.jobs import DeadlineError, OverloadedError, StoppingError
-from keras_blocks.serving.repository import ModelNotFoundError
 from keras_blocks.serving.session import RunError
 
 _RETRY = {"Retry-After": "1"}
 
 # gRPC's codes.
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED = 3, 4, 5, 8
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 3, 4, 5
+PERMISSION_DENIED, RESOURCE_EXHAUSTED = 7, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 12, 13, 14, 16
 
 
@@ -66,6 +67,8 @@ def fault_of(error: Exception) -> Fault:
             return Fault(error.status, INVALID_ARGUMENT, message, error.headers)
         case AccessError():
             return Fault(401, UNAUTHENTICATED, message, {"WWW-Authenticate": "Bearer"})
+        case ClosedError():
+            return Fault(403, PERMISSION_DENIED, message, {})
         case ModelNotFoundError():
             return Fault(404, NOT_FOUND, message, {})
         case OverloadedError():

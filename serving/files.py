@@ -1,4 +1,4 @@
-"""Inputs and outputs of a model in files: `.npz`, and `.json` in two forms."""
+"""Inputs and outputs of a model in files: `.npz`, `.npy`, and `.json` in two forms."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ class FileFormatError(UnreadableError):
 def read_inputs(path: Path, contract: Contract) -> dict[str, Any]:
     """The inputs in a file, as `Model.predict` takes them.
 
-    A `.npz` file holds one array per input (`x` and `x.row_splits` for a ragged one). A JSON file
-    is either `{"x": nested lists}`, ragged rows being lists of unequal length, or the body of an
-    infer request of the Open Inference Protocol.
+    A `.npz` file holds one array per input (`x` and `x.row_splits` for a ragged one), a `.npy` file
+    that of a model with one. A JSON file is either `{"x": nested lists}`, ragged rows being lists
+    of unequal length, or the body of an infer request of the Open Inference Protocol.
     """
     if path.suffix == ".npz":
         return _read_npz(path)
+    if path.suffix == ".npy":
+        return _read_npy(path, contract)
     if path.suffix != ".json":
-        raise FileFormatError(f"{path}: a .json or .npz file expected")
+        raise FileFormatError(f"{path}: a .json, .npy or .npz file expected")
     try:
         body = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -87,6 +89,19 @@ def _read_npz(path: Path) -> dict[str, Any]:
         if isinstance(error, FileNotFoundError):
             raise
         raise FileFormatError(f"{path}: not an .npz file of plain arrays: {error}") from None
+
+
+def _read_npy(path: Path, contract: Contract) -> dict[str, Any]:
+    names = [tensor.name for tensor in contract.flat_inputs()]
+    if len(names) != 1:
+        raise FileFormatError(
+            f"{path}: one array, but the model takes {', '.join(names)}; write them to a .npz file"
+        )
+    try:
+        with open(path, "rb") as file:
+            return {names[0]: np.lib.format.read_array(file, allow_pickle=False)}
+    except (ValueError, EOFError) as error:
+        raise FileFormatError(f"{path}: not a .npy file of a plain array: {error}") from None
 
 
 def _without_objects(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

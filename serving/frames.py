@@ -28,6 +28,7 @@ LARGEST_FRAME = 2**24 - 1
 
 _NUMBER = struct.Struct(">I")
 _SETTING = struct.Struct(">HI")
+_MOST_KNOWN_BLOCKS = 64
 _MOST_HEADER_BYTES = 2**14
 
 Headers = dict[bytes, bytes]
@@ -99,8 +100,8 @@ def without_padding(payload: bytes, flags: int) -> bytes:
 class HeaderReader:
     """Reads the header blocks of one connection.
 
-    Clients send the same headers with every call: by the second time, each is one byte that points
-    into a table. Such a block changes no table, so what it means is kept until another one does.
+    Clients send the same headers with every call, most of them as pointers into a table. A block
+    that changes no table is kept with what it means until another one changes it.
     """
 
     def __init__(self) -> None:
@@ -116,12 +117,44 @@ class HeaderReader:
             headers = {bytes(n): bytes(v) for n, v in self._decoder.decode(block, raw=True)}
         except hpack.HPACKError as error:
             raise ConnectionFault(COMPRESSION_ERROR, f"a broken header block: {error}") from None
-        # A byte from 0x80 on is an index; 0xff begins a longer one.
-        if block and min(block) >= 0x80 and 0xFF not in block:
-            self._known[block] = headers
-        else:
+        if not _changes_nothing(block) or len(self._known) >= _MOST_KNOWN_BLOCKS:
             self._known.clear()
+        else:
+            self._known[block] = headers
         return headers
+
+
+def _changes_nothing(block: bytes) -> bool:
+    """Whether a block that was read without fault leaves the table as it is: all its fields are
+    pointers, or literals that are not to be remembered (RFC 7541, section 6).
+    """
+    position = 0
+    while position < len(block):
+        first = block[position]
+        if first >= 0x80:
+            _, position = _prefixed(block, position, 0x7F)
+            continue
+        if first >= 0x20:
+            return False
+        name, position = _prefixed(block, position, 0x0F)
+        for _ in range(1 if name else 2):
+            length, position = _prefixed(block, position, 0x7F)
+            position += length
+    return True
+
+
+def _prefixed(block: bytes, position: int, mask: int) -> tuple[int, int]:
+    """The number that begins in the low bits of a byte, and where it ends."""
+    value, position = block[position] & mask, position + 1
+    if value < mask:
+        return value, position
+    shift = 0
+    while True:
+        byte, position = block[position], position + 1
+        value += (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, position
 
 
 def header_block(headers: Sequence[tuple[str, str]]) -> bytes:

@@ -240,6 +240,10 @@ class HttpConnection(asyncio.Protocol):
         elif self._backlog:
             self._loop.call_soon(self._next)
 
+    def announce_end(self) -> None:
+        """Tells the client to send no more; what it sends all the same is answered."""
+        self._closing = True
+
     def close_when_idle(self) -> None:
         """Ends the connection once what came is answered."""
         self._closing = True

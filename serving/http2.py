@@ -173,6 +173,10 @@ class Http2Connection(asyncio.Protocol):
 
     # The server calls these
 
+    def announce_end(self) -> None:
+        """Tells the client to send no more; what it sends all the same is answered."""
+        self._write(h2.goaway(h2.LARGEST_WINDOW, h2.NO_ERROR))
+
     def close_when_idle(self) -> None:
         """Ends the connection once the calls that came are answered."""
         if not self._closing:

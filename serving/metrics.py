@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from keras_blocks.serving.batcher import Batcher
-from keras_blocks.serving.statistics import Histogram
+from keras_blocks.serving.statistics import Counts, Histogram
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "keras_blocks"
 
 
-def metrics_text(batchers: Iterable[Batcher]) -> str:
+def metrics_text(known: Counts) -> str:
     """What is known of each version of each model."""
-    models = [(_labels(model=b.model.name, version=str(b.model.version)), b) for b in batchers]
-    counts = [(labels, batcher.statistics) for labels, batcher in models]
+    counts = [(_labels(model=name, version=str(v)), c) for (name, v), c in known.items()]
     requests = [
         (_join(labels, _labels(outcome=outcome)), value)
         for labels, c in counts
@@ -26,16 +24,18 @@ def metrics_text(batchers: Iterable[Batcher]) -> str:
             ("cancelled", c.cancelled),
         )
     ]
-    waiting = [(labels, batcher.waiting) for labels, batcher in models]
     lines = [
         *_metric("requests_total", "counter", "Requests by their outcome.", requests),
         *_metric("rows_total", "counter", "Rows that were computed.",
                  [(labels, c.rows) for labels, c in counts]),
         *_metric("runs_total", "counter", "Runs of the graph, which requests may share.",
                  [(labels, c.runs) for labels, c in counts]),
-        *_metric("waiting_requests", "gauge", "Requests in the queue now.", waiting),
+        *_metric("waiting_requests", "gauge", "Requests in the queue now.",
+                 [(labels, c.waiting) for labels, c in counts]),
         *_histogram("batch_rows", "Rows of a run.", [(n, c.batch_rows) for n, c in counts]),
         *_histogram("queue_seconds", "What requests waited.", [(n, c.queue) for n, c in counts]),
+        *_histogram("request_seconds", "Waiting and computing of requests.",
+                    [(n, c.latency) for n, c in counts]),
         *_histogram("compute_seconds", "What runs took.", [(n, c.run) for n, c in counts]),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keras_blocks.errors import KerasBlocksError, ModelLoadError
+from keras_blocks.errors import ModelLoadError
+from keras_blocks.serving.folders import (
+    MODEL_FILE,
+    FolderState,
+    ModelNotFoundError,
+    folder_state,
+    model_folders,
+    subfolders,
+)
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.settings import ModelSettings, read_settings
-
-MODEL_FILE = "model.onnx"
-
-FolderState = tuple[tuple[str, int, int], ...]
-
-
-class ModelNotFoundError(KerasBlocksError, LookupError):
-    """A model or version was asked for that is not loaded."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,11 @@ class Repository:
         return [self.get(name, v) for name in sorted(self.models) for v in self.versions(name)]
 
 
-def load_repository(directory: str | os.PathLike[str], threads: int | None = None) -> Repository:
+def load_repository(
+    directory: str | os.PathLike[str],
+    threads: int | None = None,
+    only: Mapping[str, Collection[int]] | None = None,
+) -> Repository:
     """Loads every version of every model of a folder.
 
     A file that does not load is reported in `problems`, the others are served.
@@ -90,6 +94,8 @@ def load_repository(directory: str | os.PathLike[str], threads: int | None = Non
     Args:
         directory: str or path of the folder that holds `<name>/<version>/model.onnx`.
         threads: int, the threads that one run may use; None leaves it to onnxruntime.
+        only: model -> the versions of it that are loaded, empty for those that its settings
+            choose; no other model is loaded. None for all.
     Raises:
         ModelLoadError: there is no such folder, or nothing in it could be loaded.
     """
@@ -101,17 +107,18 @@ def load_repository(directory: str | os.PathLike[str], threads: int | None = Non
     settings: dict[str, ModelSettings] = {}
     problems: list[str] = []
     states: dict[str, FolderState] = {}
-    for name in model_folders(root):
+    asked = dict.fromkeys(model_folders(root), ()) if only is None else only
+    for name, chosen in sorted(asked.items()):
         states[name] = folder_state(root / name)
         try:
             settings[name] = read_settings(root / name)
         except ModelLoadError as error:
             problems.append(str(error))
             continue
-        versions = _load_versions(root / name, settings[name], threads, problems)
+        versions = _load_versions(root / name, settings[name], threads, problems, chosen)
         if versions:
             models[name] = versions
-    if not models:
+    if not models and only is None:
         raise ModelLoadError(
             "; ".join([f"no model in {root} could be loaded", *problems])
             if problems
@@ -120,62 +127,50 @@ def load_repository(directory: str | os.PathLike[str], threads: int | None = Non
     return Repository(models, tuple(problems), root, threads, settings, states)
 
 
-def load_model(folder: Path, threads: int | None = None) -> tuple[dict[int, Model], ModelSettings]:
-    """The versions of one model, and its settings.
+def load_model(
+    folder: Path, threads: int | None = None, only: Collection[int] = ()
+) -> tuple[dict[int, Model], ModelSettings]:
+    """The versions of one model, or only some of them, and its settings.
 
     Raises:
         ModelLoadError: one of them does not load.
     """
     problems: list[str] = []
     settings = read_settings(folder)
-    versions = _load_versions(folder, settings, threads, problems)
+    versions = _load_versions(folder, settings, threads, problems, only)
     if problems:
         raise ModelLoadError("; ".join(problems))
     return versions, settings
 
 
-def folder_state(folder: Path) -> FolderState:
-    """What changes when a file of a model does: path, size and time of each, in order."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # it went while we looked
-            continue
-        if not path.is_dir():
-            found.append((str(path), status.st_size, status.st_mtime_ns))
-    return tuple(found)
-
-
-def model_folders(directory: Path | None) -> list[str]:
-    """The names of the models that a repository's folder holds, loaded or not."""
-    return [] if directory is None else [path.name for path in _folders(directory)]
-
-
 def _load_versions(
-    folder: Path, settings: ModelSettings, threads: int | None, problems: list[str]
+    folder: Path,
+    settings: ModelSettings,
+    threads: int | None,
+    problems: list[str],
+    only: Collection[int],
 ) -> dict[int, Model]:
-    # "01" and "1" would be the same version, so only one spelling counts.
-    numbered = {
-        int(path.name): path
-        for path in _folders(folder)
-        if path.name.isdecimal() and path.name == str(int(path.name))
-    }
+    try:
+        # "01" and "1" would be the same version, so only one spelling counts.
+        numbered = {
+            int(path.name): path
+            for path in subfolders(folder)
+            if path.name.isdecimal() and path.name == str(int(path.name))
+        }
+    except OSError as error:
+        problems.append(f"{folder}: {error.strerror}")
+        return {}
+    chosen = list(only) or settings.chosen(numbered)
     if not numbered:
         problems.append(f"{folder}: no version in it; {folder}/1/{MODEL_FILE} expected")
-    chosen = settings.chosen(numbered)
-    if numbered and not chosen:
+    elif not chosen:
         problems.append(f"{folder}: none of its versions is among those of its settings")
     models = {}
     for version in chosen:
-        path = numbered[version] / MODEL_FILE
+        path = folder / str(version) / MODEL_FILE
         used = threads if settings.threads is None else settings.threads
         try:
             models[version] = Model.load(path, name=folder.name, version=version, threads=used)
         except ModelLoadError as error:
             problems.append(str(error))
     return models
-
-
-def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")

@@ -12,25 +12,20 @@ from urllib.parse import unquote
 import orjson
 
 from keras_blocks.errors import ContractError
+from keras_blocks.serving.access import OPEN, ModelControl
 from keras_blocks.serving.codec import decode_request, encode_response
 from keras_blocks.serving.compression import inflate
 from keras_blocks.serving.faults import RequestError, fault_of
 from keras_blocks.serving.http1 import JSON, Exchange
 from keras_blocks.serving.jobs import Outputs
 from keras_blocks.serving.metrics import MEDIA_TYPE
+from keras_blocks.serving.openapi import DOCUMENT, HEADER_LENGTH, OCTETS, openapi_document
 from keras_blocks.serving.service import Service
+from keras_blocks.serving.web_files import FIRST_FILE, web_files
 
-OCTETS = "application/octet-stream"
 # curl sends the form type unless told otherwise.
 _JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
-_PATHS = (
-    "/metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models/stats, /v2/repository/index, "
-    "/v2/repository/models/NAME/load or /unload, "
-    "/v2/models/NAME[/versions/V][/ready, /config, /stats or /infer]"
-)
-_HEADER_LENGTH = "Inference-Header-Content-Length"
-
-_OPEN = frozenset({"live", "ready"})  # who watches a server needs no key
+_OPEN = frozenset({"live", "ready", "page"})  # who watches a server needs no key
 
 _log = logging.getLogger("keras_blocks.serving")
 
@@ -40,17 +35,19 @@ class Rest:
 
     Args:
         service: what answers them.
+        control: whether models may be loaded and unloaded here.
     """
 
-    def __init__(self, service: Service):
+    def __init__(self, service: Service, control: ModelControl = OPEN):
         self._service = service
+        self._control = control
         self._tasks: set[asyncio.Task[None]] = set()
         self._get: Mapping[str, Callable[..., Any]] = {
             "server": service.server_metadata,
             "live": lambda: {"live": True},
             "model": service.metadata,
             "config": service.config,
-            "stats": service.statistics,
+            "document": lambda: openapi_document(service.repository, bool(service.keys)),
         }
 
     def handle(self, exchange: Exchange) -> None:
@@ -85,7 +82,7 @@ class Rest:
             return endpoint, arguments
         shown = unquote(exchange.target.partition(b"?")[0].decode("latin-1"))[:200]
         if not methods:
-            raise RequestError(404, f"no such path: '{shown}'; the paths are {_PATHS}")
+            raise RequestError(404, f"no such path: '{shown}'; {DOCUMENT} describes the paths")
         allowed = {"Allow": ", ".join(methods)}
         raise RequestError(405, f"{method[:20]} is not allowed on '{shown}'", allowed)
 
@@ -102,7 +99,7 @@ class Rest:
             answer, binary = encode_response(batcher.model, outcome, request)
             head = _to_json(answer)
             if binary:
-                headers = {_HEADER_LENGTH: str(len(head))}
+                headers = {HEADER_LENGTH: str(len(head))}
                 exchange.respond(200, [head, *binary], OCTETS, headers)
             else:
                 exchange.respond(200, head)
@@ -110,8 +107,22 @@ class Rest:
         job = self._service.infer(batcher, request.inputs, request.outputs, request.timeout, done)
         exchange.on_gone = functools.partial(batcher.cancel, job)
 
+    def _page(self, exchange: Exchange, name: str) -> None:
+        file = web_files()[name]
+        status = 200
+        if file.is_kept(exchange.header(b"if-none-match")):
+            # Like HEAD: the length of what a 200 would bring, and no body.
+            status, exchange.method = 304, b"HEAD"
+        exchange.respond(status, file.content, file.media_type, file.headers)
+
     def _metrics(self, exchange: Exchange) -> None:
-        exchange.respond(200, self._service.metrics().encode(), MEDIA_TYPE)
+        async def metrics() -> bytes:
+            return (await self._service.metrics()).encode()
+
+        self._later(exchange, metrics(), MEDIA_TYPE)
+
+    def _stats(self, exchange: Exchange, name: str = "", version: str = "") -> None:
+        self._later(exchange, self._service.statistics(name, version))
 
     def _ready(self, exchange: Exchange) -> None:
         ready = self._service.ready
@@ -125,20 +136,26 @@ class Rest:
         content = _from_json(exchange.body) if exchange.body else {}
         if not isinstance(content, dict):
             raise ContractError('the body must be an object: {"ready": true or false}')
-        exchange.respond(200, _to_json(self._service.index(content.get("ready") is True)))
+        only_ready = content.get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise ContractError(f"'ready' must be true or false, got {only_ready!r:.40}")
+        exchange.respond(200, _to_json(self._service.index(only_ready)))
 
     def _load(self, exchange: Exchange, name: str) -> None:
+        self._control.check()
         _refuse_parameters(exchange)
         self._later(exchange, self._service.load(name))
 
     def _unload(self, exchange: Exchange, name: str) -> None:
+        self._control.check()
         self._later(exchange, self._service.unload(name))
 
-    def _later(self, exchange: Exchange, change: Awaitable[None]) -> None:
+    def _later(self, exchange: Exchange, work: Awaitable[Any], media_type: str = JSON) -> None:
         async def wait() -> None:
             try:
-                await change
-                exchange.respond(200, b"{}")
+                result = await work
+                body = result if isinstance(result, bytes) else _to_json(result or {})
+                exchange.respond(200, body, media_type)
             except Exception as error:
                 self.refuse(exchange, error)
 
@@ -158,10 +175,16 @@ def route(target: bytes) -> tuple[Mapping[str, str], tuple[str, ...]]:
     path = target.partition(b"?")[0].decode("latin-1")
     parts = [unquote(part) for part in path.split("/")[1:]]
     match parts:
+        case [""]:
+            return {"GET": "page"}, (FIRST_FILE,)
+        case ["web", name] if name in web_files():
+            return {"GET": "page"}, (name,)
         case ["v2"]:
             return {"GET": "server"}, ()
         case ["metrics"]:
             return {"GET": "metrics"}, ()
+        case ["v2", "openapi.json"]:
+            return {"GET": "document"}, ()
         case ["v2", "health", ("live" | "ready") as state]:
             return {"GET": state}, ()
         case ["v2", "models", "stats"]:
@@ -201,7 +224,7 @@ def _read_body(exchange: Exchange, limit: int) -> tuple[bytes | memoryview, byte
         return body, b""
     if not (length.isascii() and length.isdecimal() and int(length[:20]) <= len(body)):
         raise RequestError(
-            400, f"{_HEADER_LENGTH} is {length[:40]!r}, but the body has {len(body)} bytes"
+            400, f"{HEADER_LENGTH} is {length[:40]!r}, but the body has {len(body)} bytes"
         )
     view = memoryview(body)
     return view[: int(length)], view[int(length) :]
@@ -217,7 +240,7 @@ def _check_media_type(exchange: Exchange, binary: bool) -> None:
         raise RequestError(
             415,
             f"content type '{media_type[:40]}' is not read; send application/json, or "
-            f"application/octet-stream with the header {_HEADER_LENGTH}",
+            f"application/octet-stream with the header {HEADER_LENGTH}",
         )
 
 

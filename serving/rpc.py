@@ -11,16 +11,16 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from keras_blocks.errors import ContractError
-from keras_blocks.serving.access import AccessError
+from keras_blocks.serving.access import OPEN, AccessError, ModelControl
 from keras_blocks.serving.batcher import Batcher
 from keras_blocks.serving.calls import Call, OneMessageCall
 from keras_blocks.serving.faults import UNIMPLEMENTED, fault_of
+from keras_blocks.serving.folders import ModelNotFoundError
 from keras_blocks.serving.frames import Headers
 from keras_blocks.serving.grpc_codec import ModelInferRequest, decode_message, encode_message
 from keras_blocks.serving.http2 import Stream
 from keras_blocks.serving.jobs import Job, Outputs
 from keras_blocks.serving.messages import SERVICE, message_class
-from keras_blocks.serving.repository import ModelNotFoundError
 from keras_blocks.serving.service import Service
 
 _HEALTH = "/grpc.health.v1.Health/Check"
@@ -34,10 +34,12 @@ class Rpc:
 
     Args:
         service: what answers them.
+        control: whether models may be loaded and unloaded here.
     """
 
-    def __init__(self, service: Service):
+    def __init__(self, service: Service, control: ModelControl = OPEN):
         self.service = service
+        self._control = control
         self._tasks: set[asyncio.Task[None]] = set()
         self._unary: dict[str, tuple[Any, Any, Callable[[Any], Any]]] = {
             f"/{SERVICE}/{name}": (message_class(f"{name}Request"), _response(name), method)
@@ -51,7 +53,7 @@ class Rpc:
                 "ModelStatistics": lambda m: service.statistics(m.name, m.version),
                 "RepositoryIndex": lambda m: {"models": service.index(m.ready)},
                 "RepositoryModelLoad": self._load,
-                "RepositoryModelUnload": lambda m: service.unload(m.model_name),
+                "RepositoryModelUnload": self._unload,
             }.items()
         }
         health = message_class("HealthCheckRequest"), message_class("HealthCheckResponse")
@@ -117,7 +119,12 @@ class Rpc:
             return {"ready": False}
         return {"ready": True}
 
+    def _unload(self, message: Any) -> Any:
+        self._control.check()
+        return self.service.unload(message.model_name)
+
     def _load(self, message: Any) -> Any:
+        self._control.check()
         if message.parameters:
             raise ContractError("a model is loaded as it is in the repository, without parameters")
         return self.service.load(message.model_name)
@@ -149,10 +156,9 @@ class _UnaryCall(OneMessageCall):
         else:
             self._rpc.later(self._wait(result))
 
-    async def _wait(self, change: Any) -> None:
+    async def _wait(self, work: Any) -> None:
         try:
-            await change
-            self._reply({})
+            self._reply(await work or {})
         except Exception as error:
             self.fail(error)
 

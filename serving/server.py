@@ -4,83 +4,80 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
+import functools
+import logging
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
 
 from keras_blocks.serving import http1
-from keras_blocks.serving.access import ApiKeys, tls_context
+from keras_blocks.serving.access import OPEN, ModelControl, tls_context
 from keras_blocks.serving.http1 import HttpConnection
 from keras_blocks.serving.http2 import Http2Connection
-from keras_blocks.serving.jobs import BatchSettings
 from keras_blocks.serving.limits import Limits
-from keras_blocks.serving.repository import Repository, load_repository
+from keras_blocks.serving.listeners import Listeners, open_listeners
+from keras_blocks.serving.options import ServerOptions
+from keras_blocks.serving.repository import load_repository
 from keras_blocks.serving.rest import Rest
 from keras_blocks.serving.rpc import Rpc
 from keras_blocks.serving.service import Service
+from keras_blocks.serving.signals import stop_signals
 
-GRACE_SECONDS = 30
 _BACKLOG = 2048
 _POLL_SECONDS = 0.02
+# A request on its way when its client is told to send no more arrives within this.
+_LINGER_SECONDS = 0.1
+
+_log = logging.getLogger("keras_blocks.serving")
 
 
-def serve(
-    directory: str | os.PathLike[str],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    grpc_port: int | None = None,
-    limits: Limits | None = None,
-    batching: BatchSettings | None = None,
-    threads: int | None = None,
-    watch_seconds: float = 5.0,
-    keys: ApiKeys | None = None,
-    certificate: tuple[Path, Path] | None = None,
-    on_start: Callable[[Repository, str, str | None], None] | None = None,
-) -> None:
-    """Serves a folder of models until SIGTERM or SIGINT; what is in flight is finished first.
-
-    Args:
-        directory: str or path of the folder that holds `<name>/<version>/model.onnx`.
-        host: str, the address to listen on.
-        port: int, 0 for any free one.
-        grpc_port: int, 0 for any free one, None for no gRPC.
-        limits: what one request may ask for.
-        batching: how requests wait and share runs.
-        threads: int, the threads that one run may use; None leaves it to onnxruntime.
-        watch_seconds: float, how often the folder is looked at for new and changed models; 0 for
-            never.
-        keys: who may ask; all may by default.
-        certificate: the files of a certificate and of its private key, for TLS by both protocols.
-        on_start: called when the server takes requests, with the repository, the url, and where
-            gRPC is, as host:port.
-    Raises:
-        ModelLoadError: nothing can be served from the folder.
-        OSError: the address cannot be listened on.
-    """
-    with contextlib.ExitStack() as listeners:  # first: a taken port shows before the models load
-        listener = listeners.enter_context(open_listener(host, port))
-        grpc = None
-        if grpc_port is not None:
-            grpc = listeners.enter_context(open_listener(host, grpc_port, "--grpc-port"))
-        repository = load_repository(directory, threads)
-        url = f"{'https' if certificate else 'http'}://{_address(host, listener)}"
-        grpc_address = None if grpc is None else _address(host, grpc)
+def serve_alone(options: ServerOptions) -> None:
+    """Answers in this process until SIGTERM or SIGINT."""
+    with open_listeners(options) as listeners:  # first: a taken port shows before the models load
+        repository = load_repository(options.directory, options.threads, options.only)
 
         async def run() -> None:
             stopping = asyncio.Event()
-            with _signals(stopping):
-                service = Service(repository, limits=limits, settings=batching, keys=keys)
-                async with serving(service, listener, grpc, watch_seconds, certificate):
-                    if on_start is not None:
-                        on_start(repository, url, grpc_address)
+            service = Service(
+                repository, limits=options.limits, settings=options.batching, keys=options.keys
+            )
+            with stop_signals(stopping):
+                async with serving_as(options, service, listeners, options.looks_every):
+                    options.announce(repository, listeners)
                     await stopping.wait()
 
         asyncio.run(run())
+
+
+def serving_as(
+    options: ServerOptions,
+    service: Service,
+    listeners: Listeners,
+    watch_seconds: float = 0.0,
+    shared: bool = False,
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """`serving` with the options of a server.
+
+    Args:
+        options: how the server is run.
+        service: what answers.
+        listeners: where.
+        watch_seconds: how often the folder is looked at; 0 for never.
+        shared: whether other processes listen on the same sockets.
+    """
+    return serving(
+        service,
+        listeners.http,
+        listeners.grpc,
+        watch_seconds,
+        options.certificate,
+        admin=listeners.admin,
+        control=options.control,
+        exit_seconds=options.exit_timeout_seconds,
+        shared=shared,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -90,6 +87,11 @@ async def serving(
     grpc: socket.socket | None = None,
     watch_seconds: float = 0.0,
     certificate: tuple[Path, Path] | None = None,
+    *,
+    admin: tuple[socket.socket, socket.socket] | None = None,
+    control: ModelControl = OPEN,
+    exit_seconds: float = 30.0,
+    shared: bool = False,
 ) -> AsyncIterator[None]:
     """Answers on sockets inside the `async with`; at its end what is in flight is finished.
 
@@ -99,75 +101,80 @@ async def serving(
         grpc: for gRPC, the same.
         watch_seconds: how often the folder is looked at; 0 for never.
         certificate: the files of a certificate and of its private key, for TLS.
+        admin: for HTTP and for gRPC, where models may always be loaded and unloaded.
+        control: whether they may be on the other sockets.
+        exit_seconds: how long what is in flight may take at the end.
+        shared: whether other processes listen on the same sockets.
     """
-    loop = asyncio.get_running_loop()
     await service.open()
-    rest, rpc = Rest(service), Rpc(service)
     limits = service.limits
     connections: set[Connection] = set()
     tasks = [asyncio.create_task(_sweep(connections, limits))]
     if watch_seconds:
         tasks.append(asyncio.create_task(service.watch(watch_seconds)))
-    makers: list[tuple[socket.socket | None, str, Callable[[], asyncio.Protocol]]] = [
-        (
-            listener,
-            "http/1.1",
-            lambda: HttpConnection(rest.handle, rest.refuse, limits, connections),
-        ),
-        (grpc, "h2", lambda: Http2Connection(rpc.open, limits, connections)),
-    ]
-    servers = [
-        await loop.create_server(
-            make,
-            sock=sock,
-            backlog=_BACKLOG,
-            ssl=tls_context(*certificate, protocol) if certificate else None,
-        )
-        for sock, protocol, make in makers
-        if sock
-    ]
+    servers = []
+    for http, grpc_too, allowed in ((listener, grpc, control), (*(admin or (None, None)), OPEN)):
+        rest, rpc = Rest(service, allowed), Rpc(service, allowed)
+        makers: dict[str, tuple[socket.socket | None, Callable[[], asyncio.Protocol]]] = {
+            "http/1.1": (
+                http,
+                functools.partial(HttpConnection, rest.handle, rest.refuse, limits, connections),
+            ),
+            "h2": (grpc_too, functools.partial(Http2Connection, rpc.open, limits, connections)),
+        }
+        for protocol, (sock, make) in makers.items():
+            if sock is not None:
+                tls = tls_context(*certificate, protocol) if certificate else None
+                servers.append(await _listen(sock, make, tls, shared))
     try:
         yield
     finally:
         for server in servers:
             server.close()
-        for connection in list(connections):
-            connection.close_when_idle()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_SECONDS):
-                while connections:
-                    await asyncio.sleep(_POLL_SECONDS)
-                await service.close()
+        await _drain(service, connections, exit_seconds)
         for task in tasks:
             task.cancel()
-        for connection in list(connections):
-            connection.abort()
 
 
-@contextlib.contextmanager
-def _signals(stopping: asyncio.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for the end; a second one is as abrupt as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+async def _listen(
+    sock: socket.socket,
+    make: Callable[[], asyncio.Protocol],
+    tls: ssl.SSLContext | None,
+    shared: bool,
+) -> asyncio.Server:
+    # asyncio takes as many connections at a time as may wait. Of several processes the first to
+    # wake would take all those that came together; one by one, each goes to whoever is free.
+    at_once = 1 if shared else _BACKLOG
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    server = await loop.create_server(make, sock=sock, backlog=at_once, ssl=tls)
+    sock.listen(_BACKLOG)
+    return server
 
-    def stop(*_: object) -> None:
-        loop.call_soon_threadsafe(stopping.set)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
-    previous = {number: signal.signal(number, stop) for number in numbers}
+async def _drain(service: Service, connections: set[Connection], seconds: float) -> None:
+    """Answers what came, and what comes before the clients can know of the end."""
+    for connection in list(connections):
+        connection.announce_end()
     try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        async with asyncio.timeout(seconds):
+            await asyncio.sleep(_LINGER_SECONDS)
+            for connection in list(connections):
+                connection.close_when_idle()
+            while connections:
+                await asyncio.sleep(_POLL_SECONDS)
+            await service.close()
+    except TimeoutError:
+        _log.warning("%d connections were cut off after %g seconds", len(connections), seconds)
+        service.interrupt()
+    for connection in list(connections):
+        connection.abort()
 
 
 class Connection(Protocol):
     """A client's connection, by either protocol."""
+
+    def announce_end(self) -> None:
+        """Tells the client to send no more; what it sends all the same is answered."""
 
     def close_when_idle(self) -> None:
         """Ends the connection once what came is answered."""
@@ -187,25 +194,3 @@ async def _sweep(connections: set[Connection], limits: Limits) -> None:
         for connection in list(connections):
             connection.expire(now)
         await asyncio.sleep(min(1.0, limits.silent_seconds / 4))
-
-
-def _address(host: str, listener: socket.socket) -> str:
-    return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-
-
-def open_listener(host: str, port: int, option: str = "--port") -> socket.socket:
-    """A bound socket that does not listen yet, so that nobody waits for models to load."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is spelled out because asyncio switches Nagle's algorithm off only then; with it
-    # each answer waits 40 ms for the client to acknowledge its headers.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"cannot listen on {host}:{port}: {reason}; choose another {option}"
-        ) from None
-    return listener

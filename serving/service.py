@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,29 +12,32 @@ from typing import Any
 import numpy as np
 
 import keras_blocks
-from keras_blocks.errors import KerasBlocksError
 from keras_blocks.serving.access import ApiKeys
 from keras_blocks.serving.batch_proof import proven_plan
 from keras_blocks.serving.batcher import Batcher
 from keras_blocks.serving.batching import BatchPlan
 from keras_blocks.serving.descriptions import model_config, model_metadata, model_statistics
+from keras_blocks.serving.folders import (
+    FolderState,
+    Holding,
+    ModelNotFoundError,
+    folder_state,
+    model_folders,
+    watch,
+)
 from keras_blocks.serving.jobs import BatchSettings, Job, Outputs
 from keras_blocks.serving.limits import Limits, check_limits
 from keras_blocks.serving.metrics import metrics_text
 from keras_blocks.serving.model import Model
-from keras_blocks.serving.repository import (
-    FolderState,
-    ModelNotFoundError,
-    Repository,
-    folder_state,
-    load_model,
-    model_folders,
-)
+from keras_blocks.serving.repository import Repository, load_model
 from keras_blocks.serving.settings import ModelSettings
-
-_log = logging.getLogger("keras_blocks.serving")
+from keras_blocks.serving.statistics import Counts, ModelStatistics
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+
+
+_Plans = Mapping[Model, BatchPlan | None]
+_Prepared = tuple[Mapping[int, Model], ModelSettings, _Plans]
 
 
 class Service:
@@ -65,6 +67,8 @@ class Service:
         self.settings = settings or BatchSettings()
         self._initial = repository
         self._batchers: dict[Model, Batcher] = {}
+        self._counts: dict[tuple[str, int], ModelStatistics] = {}
+        self._prepared: dict[str, _Prepared] = {}
         self._executor = ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), "infer")
         self._unloaded: set[str] = set()
         self._wanted = set(repository.models) | set(repository.states)
@@ -81,6 +85,16 @@ class Service:
         """Takes no more requests and finishes those that came."""
         await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()), *self._stops)
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def interrupt(self) -> None:
+        """Ends the runs that go on: nobody waits for them any more."""
+        for model in self._batchers:
+            model.session.interrupt()
+
+    def adopt(self, holding: Holding) -> None:
+        """Takes over what another process, which loaded the same, is asked to serve."""
+        self._wanted, self._unloaded = set(holding.wanted), set(holding.unloaded)
+        self._states = dict(holding.states)
 
     # Requests
 
@@ -142,22 +156,33 @@ class Service:
         batcher = self.asked(name, version)
         return model_config(batcher.model, batcher.plan, batcher.settings)
 
-    def statistics(self, name: str | None = None, version: str | None = None) -> dict[str, Any]:
+    def own_counts(self) -> Counts:
+        """What this process counted of the models that are loaded."""
+        counts = {}
+        for model in self.repository.all_models():
+            batcher = self._batchers[model]
+            batcher.statistics.waiting = batcher.waiting
+            counts[model.name, model.version] = batcher.statistics
+        return counts
+
+    async def counts(self) -> Counts:
+        """What was counted of the models that are loaded."""
+        return self.own_counts()
+
+    async def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
         """The counts of all models, of one, or of one version."""
-        models = self.repository.all_models()
         if name:
             self.repository.get(name, version or None)
-            models = [
-                model
-                for model in models
-                if model.name == name and (not version or str(model.version) == version)
-            ]
-        counts = [(model, self._batchers[model].statistics) for model in models]
-        return {"model_stats": [model_statistics(*pair) for pair in counts]}
+        shown = [
+            model_statistics(key[0], str(key[1]), counts)
+            for key, counts in (await self.counts()).items()
+            if name in ("", key[0]) and version in ("", str(key[1]))
+        ]
+        return {"model_stats": shown}
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """The counts of all models in the text format of Prometheus."""
-        return metrics_text(self._batchers[model] for model in self.repository.all_models())
+        return metrics_text(await self.counts())
 
     def index(self, only_ready: bool = False) -> list[dict[str, Any]]:
         """Every model of the repository's folder, and whether it is loaded."""
@@ -181,18 +206,9 @@ class Service:
             ModelNotFoundError: the folder holds no such model.
             ModelLoadError: its files do not load; what was loaded goes on.
         """
-        directory = self.repository.directory
         async with self._changing:
-            if directory is None or name not in await asyncio.to_thread(model_folders, directory):
-                raise ModelNotFoundError(f"the repository holds no model '{name[:100]}'")
-            self._wanted.add(name)
-            self._states[name] = await asyncio.to_thread(folder_state, directory / name)
-            versions, settings = await asyncio.to_thread(
-                load_model, directory / name, self.repository.threads
-            )
-            plans = await asyncio.to_thread(_plans, list(versions.values()))
-            self._unloaded.discard(name)
-            self._take_over(self.repository.with_model(name, versions, settings), plans)
+            await self.prepare(name)
+            self.commit(name)
 
     async def unload(self, name: str) -> None:
         """Takes a model out of service once its queue is empty.
@@ -201,52 +217,88 @@ class Service:
             ModelNotFoundError: there is no such model.
         """
         async with self._changing:
-            self.repository.get(name)
-            self._unloaded.add(name)
-            self._take_over(self.repository.with_model(name, {}), {})
+            self.remove(name)
 
-    async def watch(self, seconds: float) -> None:
-        """Looks at the folder again and again: what is new or changed is loaded, what is gone is
-        unloaded. A file that is still being written is waited for; one that does not load is
-        reported once, and what was loaded goes on.
+    async def forget(self, name: str) -> None:
+        """Takes a model out of service that the folder has no more, loaded or not."""
+        async with self._changing:
+            self._wanted.discard(name)
+            self._states.pop(name, None)
+            if name in self.repository.models:
+                self.remove(name)
+            self._unloaded.discard(name)
+
+    async def prepare(
+        self, name: str, only: Collection[int] = ()
+    ) -> tuple[tuple[int, ...], FolderState]:
+        """Loads a model and warms it up beside what answers; `commit` puts it into service.
+
+        Args:
+            name: the model.
+            only: its versions; those that its settings choose by default.
+        Returns:
+            Its versions, and what its files were.
+        Raises:
+            ModelNotFoundError: the folder holds no such model.
+            ModelLoadError: its files do not load.
         """
         directory = self.repository.directory
-        before: dict[str, FolderState] = {}
-        while directory is not None:
-            await asyncio.sleep(seconds)
-            names = await asyncio.to_thread(model_folders, directory)
-            for name in names:
-                state = await asyncio.to_thread(folder_state, directory / name)
-                rests, before[name] = before.get(name) == state, state
-                # A model that was unloaded by hand stays so until its files change.
-                if rests and state != self._states.get(name):
-                    await self._try(self.load(name), name)
-            for name in set(self.repository.models) - set(names):
-                self._wanted.discard(name)
-                self._states.pop(name, None)
-                await self._try(self.unload(name), name)
+        if directory is None or name not in await asyncio.to_thread(model_folders, directory):
+            raise ModelNotFoundError(f"the repository holds no model '{name[:100]}'")
+        self._wanted.add(name)
+        self._states[name] = await asyncio.to_thread(folder_state, directory / name)
+        versions, settings = await asyncio.to_thread(
+            load_model, directory / name, self.repository.threads, only
+        )
+        plans = await asyncio.to_thread(_plans, list(versions.values()))
+        self._prepared[name] = versions, settings, plans
+        return tuple(sorted(versions)), self._states[name]
 
-    async def _try(self, change: Awaitable[None], name: str) -> None:
-        try:
-            await change
-        except KerasBlocksError as error:
-            _log.error("model '%s' was not changed: %s", name, error)
-        else:
-            _log.info("model '%s' was changed", name)
+    def commit(self, name: str) -> None:
+        """Puts what was prepared into service."""
+        versions, settings, plans = self._prepared.pop(name)
+        self._unloaded.discard(name)
+        self._take_over(self.repository.with_model(name, versions, settings), plans)
 
-    def _take_over(self, repository: Repository, plans: Mapping[Model, BatchPlan | None]) -> None:
+    def abandon(self, name: str) -> None:
+        """Forgets what was prepared."""
+        self._prepared.pop(name, None)
+
+    def remove(self, name: str) -> None:
+        """Takes a model out of service; those of its requests that came are answered.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
+        self.repository.get(name)
+        self._unloaded.add(name)
+        self._take_over(self.repository.with_model(name, {}), {})
+
+    def holding(self) -> Holding:
+        """What is held of the repository now."""
+        versions = {name: tuple(sorted(models)) for name, models in self.repository.models.items()}
+        wanted, unloaded = frozenset(self._wanted), frozenset(self._unloaded)
+        return Holding(versions, dict(self._states), wanted, unloaded)
+
+    async def watch(self, seconds: float) -> None:
+        """Looks at the folder again and again; see `folders.watch`."""
+        if self.repository.directory is not None:
+            await watch(self.repository.directory, seconds, self.holding, self.load, self.forget)
+
+    def _take_over(self, repository: Repository, plans: _Plans) -> None:
         """In one turn of the event loop: a request finds all of the old, or all of the new."""
         self.repository = repository
         kept = set(repository.all_models())
         for model, plan in plans.items():
             own = repository.settings.get(model.name, ModelSettings())
             settings = replace(self.settings, **own.batching)
-            self._batchers[model] = Batcher(model, plan, settings, self._executor)
+            counts = self._counts.setdefault((model.name, model.version), ModelStatistics())
+            self._batchers[model] = Batcher(model, plan, settings, self._executor, counts)
         for model in set(self._batchers) - kept:
             task = asyncio.ensure_future(self._batchers.pop(model).stop())
             self._stops.add(task)
             task.add_done_callback(self._stops.discard)
 
 
-def _plans(models: Sequence[Model]) -> dict[Model, BatchPlan | None]:
+def _plans(models: Sequence[Model]) -> _Plans:
     return {model: proven_plan(model) for model in models}

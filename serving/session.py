@@ -45,6 +45,8 @@ class Session:
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None):
         self._session = _load(Path(path), threads)
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = 4  # as for the session
         self.inputs = tuple(map(_tensor, self._session.get_inputs()))
         self.outputs = tuple(map(_tensor, self._session.get_outputs()))
         meta = self._session.get_modelmeta()
@@ -60,7 +62,7 @@ class Session:
             RunError: an op cannot take these inputs, or the memory does not suffice.
         """
         try:
-            return self._run(list(outputs), dict(inputs))
+            return self._run(list(outputs), dict(inputs), self._options)
         except MemoryError:
             raise RunError("the inputs need more memory than there is", True) from None
         except UnicodeEncodeError as error:
@@ -71,6 +73,10 @@ class Session:
             out_of_memory = "allocate" in str(error) or "bad_alloc" in str(error)
             raise RunError(_plain(error), out_of_memory) from None
 
+    def interrupt(self) -> None:
+        """Ends every run that goes on, and each one after it, with a `RunError`."""
+        self._options.terminate = True
+
 
 class _BFloat16Runner:
     """Runs a graph that has bfloat16 at its ends, which NumPy does not have: uint16 carries it."""
@@ -79,9 +85,11 @@ class _BFloat16Runner:
         self._session = session
         self._names = names
 
-    def __call__(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def __call__(
+        self, outputs: list[str], inputs: dict[str, np.ndarray], options: onnxruntime.RunOptions
+    ) -> list[np.ndarray]:
         values = {name: self._value(name, array) for name, array in inputs.items()}
-        results = self._session.run_with_ort_values(outputs, values)
+        results = self._session.run_with_ort_values(outputs, values, options)
         return [self._array(*pair) for pair in zip(outputs, results, strict=True)]
 
     def _value(self, name: str, array: np.ndarray) -> onnxruntime.OrtValue:

@@ -1,11 +1,11 @@
-"""What was counted about a model since it was loaded."""
+"""What was counted about a version of a model since the server started."""
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -25,6 +25,10 @@ class Duration:
         """Counts `count` more, which took `seconds` together."""
         self.count += count
         self.seconds += seconds
+
+    def merge(self, other: Duration) -> None:
+        """Counts what another counted."""
+        self.add(other.seconds, other.count)
 
 
 class Histogram:
@@ -47,6 +51,12 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += times
         self.count += times
         self.total += value * times
+
+    def merge(self, other: Histogram) -> None:
+        """Counts what another one with the same bounds counted."""
+        self._counts = [sum(pair) for pair in zip(self._counts, other._counts, strict=True)]
+        self.count += other.count
+        self.total += other.total
 
     def cumulative(self) -> list[tuple[str, int]]:
         """For each bound, and for +Inf, how many values were not larger.
@@ -79,10 +89,12 @@ class ModelStatistics:
         fail: requests that the model could not run on.
         compute: what requests computed; those of one run share its time, each taking all of it.
         queue: what requests waited.
+        latency: how long requests took, from their arrival to the end of their run.
         run: what runs took.
         batch_rows: rows of the runs.
         batches: rows of a run -> how long runs of so many rows took.
         last: when the last run ended, in seconds since 1970.
+        waiting: requests in the queue when the counts were taken.
     """
 
     rows: int = 0
@@ -94,10 +106,12 @@ class ModelStatistics:
     fail: Duration = field(default_factory=Duration)
     compute: Duration = field(default_factory=Duration)
     queue: Histogram = field(default_factory=Histogram)
+    latency: Histogram = field(default_factory=Histogram)
     run: Histogram = field(default_factory=Histogram)
     batch_rows: Histogram = field(default_factory=lambda: Histogram(_ROWS))
     batches: dict[int, Duration] = field(default_factory=dict)
     last: float = 0.0
+    waiting: int = 0
 
     def ran(
         self, rows: int, arrivals: Iterable[float], ended: float, seconds: float, failed: int
@@ -116,6 +130,7 @@ class ModelStatistics:
         for arrival in arrivals:
             wait = max(began - arrival, 0.0)
             self.queue.add(wait)
+            self.latency.add(wait + seconds)
             waited += wait
             requests += 1
         succeeded = requests - failed
@@ -131,3 +146,30 @@ class ModelStatistics:
             self.fail.add(mean * failed, failed)
         self.batches.setdefault(rows, Duration()).add(seconds)
         self.last = time.time()
+
+    def merge(self, other: ModelStatistics) -> None:
+        """Counts what another process counted of the same model."""
+        for name in (entry.name for entry in fields(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "last":
+                self.last = max(mine, theirs)
+            elif name == "batches":
+                for rows, spent in theirs.items():
+                    self.batches.setdefault(rows, Duration()).merge(spent)
+            elif isinstance(mine, int):
+                setattr(self, name, mine + theirs)
+            else:
+                mine.merge(theirs)
+
+
+Counts = Mapping[tuple[str, int], ModelStatistics]
+"""Model and version -> what was counted of it."""
+
+
+def merged(parts: Iterable[Counts]) -> dict[tuple[str, int], ModelStatistics]:
+    """What several processes counted together."""
+    total: dict[tuple[str, int], ModelStatistics] = {}
+    for part in parts:
+        for key, counts in part.items():
+            total.setdefault(key, ModelStatistics()).merge(counts)
+    return total

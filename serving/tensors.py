@@ -20,7 +20,7 @@ from keras_blocks.serving.validation import check_shape
 from keras_blocks.serving.values import cast, flatten, from_items, refuse
 
 _LENGTH = struct.Struct("<I")
-_NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def read_tensor(
@@ -87,7 +87,7 @@ def json_floats(flat: np.ndarray) -> list[float | str]:
     """Numbers as JSON can hold them; see `to_json`."""
     # Through the array's own text: a float32 of 0.1 is 0.1, not 0.10000000149011612.
     texts = flat.astype(str).tolist()
-    return [_NOT_FINITE.get(text) or float(text) for text in texts]
+    return [NOT_FINITE.get(text) or float(text) for text in texts]
 
 
 def _from_bytes(data: memoryview, tensor: FlatTensor, shape: Sequence[int]) -> np.ndarray:

@@ -186,6 +186,26 @@ def row_sums(path: Path) -> Path:
     )
 
 
+def steps(path: Path, op: str = "ReduceSum", padding: float | None = 0) -> Path:
+    """y[i] = sum (or another reduction) over the steps of x, z = x + x; x is FP32 [batch, time, 2].
+
+    The contract says that steps of zeros are masked, which is true of the sum alone.
+    """
+    shape = ("batch", "time", 2)
+    contract = Contract(
+        (TensorSpec("x", "float32", shape, padding=padding),),
+        (TensorSpec("y", "float32", ("batch", 2)), TensorSpec("z", "float32", shape)),
+    )
+    return save(
+        path,
+        [node(op, ["x", "axes"], ["y"], keepdims=0), node("Add", ["x", "x"], ["z"])],
+        [tensor("x", FLOAT, list(shape))],
+        [tensor("y", FLOAT, ["batch", 2]), tensor("z", FLOAT, list(shape))],
+        [constant("axes", INT64, [1], [1])],
+        contract,
+    )
+
+
 def tree(path: Path) -> Path:
     """y = tokens + parents over the nodes of trees, ragged in and out, with a contract."""
     ragged = {"ragged": True}

@@ -392,7 +392,7 @@ def test_floats_in_json_are_the_shortest_that_mean_the_same(tmp_path):
         ("in.npz", npz_bytes()[:100], "not an .npz file"),
         ("in.npz", npz_bytes().replace(b"\7\0\0\0", b"\6\0\0\0"), "not an .npz file"),
         ("in.npz", npy_bytes(), "not an .npz file"),
-        ("in.csv", b"1,2", ".json or .npz file expected"),
+        ("in.csv", b"1,2", ".json, .npy or .npz file expected"),
     ],
 )
 def test_bad_input_files_are_one_line_and_exit_code_2(tmp_path, row_sums, name, content, message):

@@ -89,3 +89,12 @@ def test_the_sdist_holds_the_sources_once(built):
         names = [name.partition("/")[2] for name in sdist.getnames()]
     assert "export/__init__.py" in names
     assert "keras_blocks/export/__init__.py" not in names
+
+
+def test_the_wheel_and_the_sdist_hold_the_files_of_the_page(built):
+    files = {path.name for path in (ROOT / "serving" / "web").iterdir()}
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        assert {f"keras_blocks/serving/web/{name}" for name in files} <= set(wheel.namelist())
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {f"serving/web/{name}" for name in files} <= names

@@ -48,7 +48,8 @@ def test_the_readmes_request_is_answered(tmp_path):
 
     from keras_blocks.export import export_onnx
     from keras_blocks.serving import load_repository
-    from keras_blocks.serving.server import open_listener, serving
+    from keras_blocks.serving.listeners import open_listener
+    from keras_blocks.serving.server import serving
     from keras_blocks.serving.service import Service
 
     namespace: dict = {}
@@ -58,12 +59,16 @@ def test_the_readmes_request_is_answered(tmp_path):
     assert isinstance(namespace["model"], keras.Model)
     export_onnx(namespace["model"], tmp_path / "trees/1/model.onnx", verify=False)
     body = re.search(r"trees/infer -d '(.*?)'\n", README, re.DOTALL)[1]
+    call = re.search(r"```py\n(from keras_blocks.*?)```", README, re.DOTALL)[1]
 
     async def ask():
         with open_listener("127.0.0.1", 0) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             service = Service(load_repository(tmp_path))
             async with serving(service, listener), httpx.AsyncClient(base_url=url) as client:
+                example = call.replace("http://localhost:8080", url)
+                assert example != call
+                await asyncio.to_thread(exec, example, {})
                 return await client.post("/v2/models/trees/infer", content=body)
 
     response = asyncio.run(ask())

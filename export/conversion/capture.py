@@ -16,6 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.element_types import computes_in, in_file_dtype, widen
 from keras_blocks.export.conversion.hooks import replaced_calls
+from keras_blocks.export.conversion.least_sizes import Sizes, least_sizes
 from keras_blocks.export.conversion.scopes import scoped
 from keras_blocks.export.conversion.signature import Signature, trace
 from keras_blocks.export.conversion.standins import OnnxNode, stand_ins
@@ -38,7 +39,8 @@ class Captured:
     """A frozen graph: the names of its input and output tensors, and what its stand-ins become.
 
     `apart` has the inputs that are weights, and their values; `tables` the handles of lookup
-    tables, and of any other resources, by the names of the nodes that stand for them.
+    tables, and of any other resources, by the names of the nodes that stand for them;
+    `least_sizes` those that each input's axes must have, by its position.
     """
 
     graph_def: Any
@@ -47,6 +49,7 @@ class Captured:
     nodes: dict[str, OnnxNode]
     apart: Apart
     tables: Mapping[str, tf.Tensor]
+    least_sizes: list[Sizes]
 
 
 def weights_apart(model: keras.Model) -> list[keras.Variable]:
@@ -101,7 +104,8 @@ def capture(
     if computes_in(model, "bfloat16"):
         widen(graph_def)
     _refuse_element_types(graph_def)
-    return Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete))
+    least = [least_sizes(tensor) for tensor in concrete.inputs[:given]]
+    return Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete), least)
 
 
 def _freeze(concrete: Any) -> Any:

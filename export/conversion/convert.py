@@ -73,6 +73,7 @@ def to_onnx(
         opset,
         model.name,
         values,
+        captured.least_sizes,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,20 @@ def _keras_file(path: Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds
-        reason = str(error).strip().partition("\n")[0]
-        raise ExportError(
-            f"'{path}' cannot be loaded as a Keras model: {reason} If it holds layers of your own, "
-            "import the module that defines them, load it with keras.saving.load_model, and pass "
-            "the model."
-        ) from error
+        reason = _reason(error)
+        raise ExportError(f"{path} cannot be loaded as a Keras model: {reason}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    unknown = re.search(r"Could not locate class '[^']*'", text)  # Keras buries it in a config
+    if unknown:
+        return (
+            f"{unknown[0]}. A model with layers of your own is exported where they are defined: "
+            f"keras_blocks.export.export_onnx(model, 'model.onnx') in Python."
+        )
+    # Keras goes on to tell about formats of its past.
+    return " ".join(re.split(r"(?<=\.) ", text.partition("\n")[0])[:2])
 
 
 def _saved_model(path: Path) -> keras.Model:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 import keras_blocks as kb
 from keras_blocks.export.conversion.hooks import Call, replaced_calls
+from keras_blocks.export.conversion.least_sizes import ask_for_windows
 
 # These hand their first input's elements on unchanged.
 _HANDS_ON = frozenset(
@@ -35,6 +36,21 @@ _HANDS_ON = frozenset(
         "Snapshot",
     ]
 )
+_WINDOWS = (
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
 
 
 @dataclass(frozen=True)
@@ -50,13 +66,16 @@ class ValueRange:
     edges_of: int | None = None
     edge_labels: int | None = None
     siblings_differ: bool = False
+    padding: float | None = None
 
 
 @dataclass
 class Reads:
-    """The notes of one trace: what embeddings and trees were called on."""
+    """The notes of one trace: what embeddings, trees and what masks steps were called on."""
 
     ids: list[tuple[tf.Tensor, int]] = field(default_factory=list)
+    masked: list[tuple[tf.Tensor, float]] = field(default_factory=list)
+    mask_is_dropped: bool = False
     trees: list[tuple[kb.TreeRecursive, list[tf.RaggedTensor]]] = field(default_factory=list)
 
     @contextmanager
@@ -77,19 +96,40 @@ class Reads:
                 found[index] = replace(known, minimum=0, maximum=last)
         for layer, tensors in self.trees:
             _add_tree(found, position, layer, tensors)
+        for tensor, value in () if self.mask_is_dropped else self.masked:
+            index = position.get(_origin(tensor))
+            if index is not None:
+                found[index] = replace(found.get(index, ValueRange()), padding=value)
         return found
 
     def _noting(self, layer: keras.layers.Layer) -> Call | None:
         if isinstance(layer, keras.layers.Embedding | kb.Embedding):
-            return _before(layer.call, lambda x: self._note_ids(x, layer.input_dim))
+            return _before(layer.call, lambda x: self._note_ids(x, layer))
+        if isinstance(layer, keras.layers.Masking):
+            return _before(layer.call, lambda x: self.masked.append((x, layer.mask_value)))
+        if isinstance(layer, _WINDOWS) and layer.padding == "valid":
+            return _before(layer.call, lambda x: self._note_windows(x, layer))
         if isinstance(layer, kb.TreeRecursive):
             return _before(layer.call, lambda x: self._note_tree(x, layer))
+        if not layer.supports_masking:
+            return _before(layer.call, self._note_dropped)
         return None
 
-    def _note_ids(self, inputs: Any, input_dim: int) -> None:
+    def _note_windows(self, inputs: Any, layer: keras.layers.Layer) -> None:
+        ask_for_windows(layer, inputs)
+        if not layer.supports_masking:
+            self._note_dropped(inputs)
+
+    def _note_dropped(self, inputs: Any) -> None:
+        tensors = keras.tree.flatten(inputs)
+        self.mask_is_dropped |= any(getattr(x, "_keras_mask", None) is not None for x in tensors)
+
+    def _note_ids(self, inputs: Any, layer: keras.layers.Layer) -> None:
         values = inputs.values if isinstance(inputs, tf.RaggedTensor) else inputs
         if isinstance(values, tf.Tensor):
-            self.ids.append((values, input_dim))
+            self.ids.append((values, layer.input_dim))
+            if layer.mask_zero:
+                self.masked.append((values, 0))
 
     def _note_tree(self, inputs: Any, layer: kb.TreeRecursive) -> None:
         if all(isinstance(tensor, tf.RaggedTensor) for tensor in inputs):

@@ -17,10 +17,12 @@ from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.element_types import file_dtype, in_file_dtype
 from keras_blocks.export.conversion.hooks import Call, replaced_calls
+from keras_blocks.export.conversion.least_sizes import Sizes, least_sizes
 from keras_blocks.export.conversion.ranges import Reads, ValueRange
 from keras_blocks.export.conversion.standins import stand_ins
 from keras_blocks.export.conversion.symbols import Symbol, named_dims, symbols_of, unique_names
 from keras_blocks.export.lowerings import lowered_call
+from keras_blocks.export.proof.padding import with_proven_padding
 from keras_blocks.ragged import from_row_splits
 
 # Keras does not name this base of all of them.
@@ -34,10 +36,12 @@ class Signature:
     Args:
         contract: the inputs and outputs by name.
         structure: the positional arguments of the model, as a tuple of nests of `Symbol`.
+        least_sizes: of the axes of each flat input, where windows inside need some length.
     """
 
     contract: Contract
     structure: tuple[Any, ...]
+    least_sizes: tuple[Sizes, ...] = ()
 
     @property
     def symbols(self) -> list[Symbol]:
@@ -120,7 +124,10 @@ def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
         traced, ranges = _probe(model, structure)
     inputs = tuple(_input_spec(symbol, ranges) for symbol in keras.tree.flatten(structure))
     taken = [tensor.name for spec in inputs for tensor in spec.flat()]
-    return Signature(Contract(inputs, _output_specs(model, traced, taken)), structure)
+    contract = Contract(inputs, _output_specs(model, traced, taken))
+    flat = (tensor for tensor, _ in zip(traced.inputs, contract.flat_inputs(), strict=False))
+    least = tuple(map(least_sizes, flat))
+    return with_proven_padding(model, Signature(contract, structure, least))
 
 
 def _probe(model: keras.Model, structure: Any) -> tuple[Any, dict[str, dict[str, Any]]]:

@@ -1,17 +1,19 @@
 """Pooling of axes that may turn out shorter than the window.
 
-onnxruntime rounds the number of windows towards zero, and gives a step where none fits.
+onnxruntime rounds the number of windows towards zero, and gives a step where none fits. Keras
+refuses such an input where it knows the size beforehand; so does the file. A branch around the
+pooling would part onnxruntime's blocked layout of images, which makes a whole network slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_blocks.export.conversion.hooks import Call
+from keras_blocks.export.conversion.least_sizes import ask_of_input
 from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.short_axes import unless_too_short
 
@@ -25,20 +27,22 @@ from keras_blocks.short_axes import unless_too_short
     keras.layers.MaxPooling3D,
 )
 def lower_pooling(layer: Any) -> Call | None:
-    """The layer's own call where every window fits; else no steps, as in Keras."""
+    """The layer's own call, behind inputs of which the file refuses those that are too short.
+
+    Where no input is found to refuse, a pooling without windows gives no steps.
+    """
     if layer.padding == "same":
         return None
     own_call = layer.call
     widths, strides = tuple(layer.pool_size), tuple(layer.strides)
     last = layer.data_format == "channels_last"
 
-    def count(sizes: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def count(sizes: Any) -> list[tf.Tensor]:
         along = zip(sizes, widths, strides, strict=True)
         return [tf.maximum(1 + (size - width) // stride, 0) for size, width, stride in along]
 
     def call(inputs: tf.Tensor) -> tf.Tensor:
-        sizes = inputs.shape[1:-1] if last else inputs.shape[2:]
-        if None not in sizes:
+        if ask_of_input(inputs, dict(enumerate(widths, start=1 if last else 2))):
             return own_call(inputs)
         rank = len(widths)
         to_last, to_first = [0, *range(2, rank + 2), 1], [0, rank + 1, *range(1, rank + 1)]

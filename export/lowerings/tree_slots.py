@@ -18,31 +18,25 @@ from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
-class InSlots(Combination):
-    """Messages in the slots of a cell with an arity, which each have one: a ScatterND, no sum."""
-
-    def put(self, tables: list[tf.Tensor], places: tf.Tensor, messages: Any) -> list[tf.Tensor]:
-        """The tables with these messages, in slots that are empty."""
-        pairs = zip(tables, keras.tree.flatten(messages), strict=True)
-        return [tf.tensor_scatter_nd_update(table, places, part) for table, part in pairs]
-
-
 class Taken(Combination):
-    """Messages that are taken into a few slots of their node, and reduced.
+    """Messages that are taken into the slots of their node: as many as its arity, or a few.
 
-    A node with more children has more rows of slots, which stand behind the rows of its level, and
-    are added to its own.
+    The few are reduced. A node with more children has more rows of them, which stand behind the
+    rows of its level, and are added to its own.
 
     Args:
         kind: "sum", "mean" or "max".
-        plan: the order of the nodes, with slots, `leaves_by_level`.
+        arity: int, or None; with it nothing is reduced.
+        plan: the order of the nodes, with slots, and leaves by level.
     """
 
-    def __init__(self, kind: str, plan: Schedule):
-        super().__init__(kind, None, plan)
+    def __init__(self, kind: str, arity: int | None, plan: Schedule):
+        super().__init__(kind, arity, plan)
         most = tf.reduce_max(tf.concat([[1], plan.number], axis=0), keepdims=True)
-        self.few = tf.minimum(most, FEW_SLOTS)
+        few = tf.minimum(most, FEW_SLOTS)
+        self.few = few if arity is None else tf.constant([arity], tf.int64)
         self.is_crowded = tf.squeeze(most > FEW_SLOTS, 0)
+        self.rows = plan.inner
         self._find_sources()
 
     def _find_sources(self) -> None:
@@ -50,53 +44,65 @@ class Taken(Combination):
 
         sources: int64 (rows of slots, few) places in the list of a level: nothing, its leaves, its
             inner nodes.
-        more: (inner nodes + 1,) how many rows the nodes before have more.
         leaves: (inner nodes + 1,) how many leaves stand on the levels down to that of the node.
-        owners: the node, in its level, of each row behind.
         """
-        plan, few = self.plan, self.few
+        plan = self.plan
         level = tf.gather(plan.level, plan.order)
         rank = tf.range(tf.size(level, tf.int64))
         is_leaf = rank >= plan.inner
         starts, above = tf.squeeze(plan.starts, 1), tf.maximum(level - 1, 0)
-        start, end = tf.gather(starts, above), tf.gather(starts + plan.counts, above)
+        start = tf.gather(starts, above)
         owner, slot = tf.unstack(plan.place, axis=1)
         # Leaves know their parent among all inner nodes, inner nodes among those of its level.
-        parent = tf.where(is_leaf, owner, owner + start)
-        is_child, turn = parent < plan.inner, slot // few
+        row = tf.where(is_leaf, owner, owner + start)
+        if self.arity is None:
+            row, slot = self._in_rows(row, slot, start, tf.gather(starts + plan.counts, above))
 
+        counts = tf.tensor_scatter_nd_add(
+            tf.zeros_like(level), tf.expand_dims(level, 1), tf.cast(is_leaf, tf.int64)
+        )
+        ends = tf.cumsum(counts)
+        inner = Span(tf.zeros_like(plan.inner), plan.inner)
+        self.leaves = tf.concat([tf.gather(ends, inner.of(level)), plan.nodes - plan.inner], axis=0)
+        of_leaf = rank - plan.inner - tf.gather(ends - counts, level)
+        of_inner = rank - tf.gather(starts, level) + tf.gather(counts, level)
+        self.sources = tf.tensor_scatter_nd_update(
+            tf.zeros(tf.concat([self.rows + 1, self.few], axis=0), tf.int64),
+            tf.stack([row, slot], axis=1),
+            1 + tf.where(is_leaf, of_leaf, of_inner),
+        )
+
+    def _in_rows(
+        self, parent: tf.Tensor, slot: tf.Tensor, start: tf.Tensor, end: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The row of each child and its slot there; the level of its parent is from start to end.
+
+        more: (inner nodes + 1,) how many rows the nodes before have more.
+        owners: the node, in its level, of each row behind.
+        """
+        plan, few = self.plan, self.few
+        is_child, turn, slot = parent < plan.inner, slot // few, slot % few
         inner = Span(tf.zeros_like(plan.inner), plan.inner)
         number = tf.gather(plan.number, inner.of(plan.order))
         self.more = tf.cumsum(tf.concat([[0], (number - 1) // few], axis=0))
         self.rows = plan.inner + tf.gather(self.more, plan.inner)
         behind = tf.gather(self.more, parent) + turn - 1
         row = tf.where(turn > 0, end + behind, parent + tf.gather(self.more, start))
-        row = tf.where(is_child, row, self.rows)  # a row that nobody takes
-
-        counts = tf.tensor_scatter_nd_add(
-            tf.zeros_like(level), tf.expand_dims(level, 1), tf.cast(is_leaf, tf.int64)
-        )
-        ends = tf.cumsum(counts)
-        self.leaves = tf.concat([tf.gather(ends, inner.of(level)), plan.nodes - plan.inner], axis=0)
-        of_leaf = rank - plan.inner - tf.gather(ends - counts, level)
-        of_inner = rank - tf.gather(starts, level) + tf.gather(counts, level)
-        self.sources = tf.tensor_scatter_nd_update(
-            tf.zeros(tf.concat([self.rows + 1, few], axis=0), tf.int64),
-            tf.stack([row, slot % few], axis=1),
-            1 + tf.where(is_leaf, of_leaf, of_inner),
-        )
-        opens = tf.squeeze(tf.where(is_child & (turn > 0) & (slot % few == 0)), 1)
+        opens = tf.squeeze(tf.where(is_child & (turn > 0) & (slot == 0)), 1)
         self.owners = tf.tensor_scatter_nd_update(
             tf.zeros(tf.gather(self.more, plan.inner), tf.int64),
             tf.expand_dims(tf.gather(behind, opens), 1),
             tf.gather(parent - start, opens),
         )
+        return tf.where(is_child, row, self.rows), slot  # the last is a row that nobody takes
 
     def taken(self, kind: Any, messages: Any) -> list[Any]:
         """The sources of each level, and the messages of its leaves."""
-        shifts = tf.range(tf.size(self.more, tf.int64)) + self.more
         leaves = self.plan.nodes - self.plan.inner
         of_leaves = [_Shifted(part, self.leaves, leaves) for part in keras.tree.flatten(messages)]
+        if self.arity is not None:
+            return [kind(self.sources, self.plan.counts), *of_leaves]
+        shifts = tf.range(tf.size(self.more, tf.int64)) + self.more
         return [_Shifted(self.sources, shifts, self.rows), *of_leaves]
 
     def add(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> list[tf.Tensor]:
@@ -107,11 +113,14 @@ class Taken(Combination):
             # What is known of shapes is lost in loops and branches, but not what is ensured.
             inner = tf.ensure_shape(inner, [None, inner.shape[-1]])
             nothing = tf.fill([1, inner.shape[-1]], tf.constant(least, inner.dtype))
-            filled.append(tf.gather(tf.concat([nothing, leaves, inner], axis=0), sources))
+            slots = tf.gather(tf.concat([nothing, leaves, inner], axis=0), sources)
+            filled.append(tf.ensure_shape(slots, [None, self.arity, inner.shape[-1]]))
         return filled
 
     def read(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> Any:
-        """What the cell gets: what is in the slots, combined."""
+        """What the cell gets: what is in the slots, without an arity combined."""
+        if self.arity is not None:
+            return super().read(tables, rows, messages)
         reduce = tf.reduce_sum if self.adds() else tf.reduce_max
 
         def reduced() -> list[tf.Tensor]:

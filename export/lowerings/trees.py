@@ -11,7 +11,7 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.conversion.standins import onnx_node
 from keras_blocks.export.lowerings.registry import lowers
-from keras_blocks.export.lowerings.tree_slots import InSlots, Taken
+from keras_blocks.export.lowerings.tree_slots import Taken
 from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_ops import Ops, computed_with
 from keras_blocks.mechanisms.tree_schedule import Schedule
@@ -50,7 +50,7 @@ class OnnxOps(Ops):
 
     def combination(self, kind: str, arity: int | None, plan: Schedule) -> Combination:
         """Whole messages, each copied to a place of its own."""
-        return Taken(kind, plan) if arity is None else InSlots(kind, arity, plan)
+        return Taken(kind, arity, plan)
 
     def pile(self, row: Any, dtype: Any) -> Any:
         """An ONNX sequence, which costs no copy of what is in it."""

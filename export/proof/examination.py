@@ -74,6 +74,8 @@ class Examination:
                 stage()
         if self.proof.failed is not None:
             self.proof.difference = self._difference(self.proof.failed)
+        else:
+            self._never_finite()
         for node, what in training_traces(self._file):
             self.proof.notes.append(f"Node '{node.name}' ({node.op_type}) {what}.")
 
@@ -106,6 +108,22 @@ class Examination:
                 f"({reasons}). Pass inputs that it accepts: "
                 f"check_parity(model, filepath, inputs=...)."
             )
+
+    def _never_finite(self) -> None:
+        """NaN beside NaN are equal, and say nothing about the file."""
+        finite = self.proof.finite
+        if finite and not any(finite.values()):
+            raise ExportError(
+                f"Nothing was proven: all that the model '{self.model.name}' gives is NaN or "
+                f"infinite, on every sample. Look for such values in its weights, or pass inputs "
+                f"of which it makes numbers: check_parity(model, filepath, inputs=...)."
+            )
+        self.proof.notes += [
+            f"Output '{self.proof.outputs[index].name}' was NaN or infinite throughout, in the "
+            f"model and in the file: its values are not proven."
+            for index, some in sorted(finite.items())
+            if not some
+        ]
 
     def _more_shapes(self) -> None:
         known = {sample.description for sample, _ in self.proof.tried}

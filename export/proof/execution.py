@@ -36,6 +36,7 @@ class KerasSide:
             RefusedError: the model does not take these inputs.
         """
         flat = [feed[name] for name in self.names]
+        self._refuse_short(feed)
         try:
             if self._traced is not None and not eager:
                 try:
@@ -58,6 +59,13 @@ class KerasSide:
             trace(self._call, specs)
         except Exception as error:
             raise RefusedError(first_line(error.__cause__ or error)) from error
+
+    def _refuse_short(self, feed: dict[str, np.ndarray]) -> None:
+        """TensorFlow may end the whole process where no window fits, instead of an error."""
+        for name, sizes in zip(self.names, self.signature.least_sizes, strict=False):
+            for axis, least in sizes.items():
+                if feed[name].shape[axis] < least:
+                    raise RefusedError(f"axis {axis} of '{name}' must be {least} at least")
 
     def _trace(self) -> Any:
         try:

@@ -22,6 +22,9 @@ def draw_values(
 ) -> np.ndarray:
     """Random values for an input: normal floats times `scale`, integers over all they may be.
 
+    Integers without bounds are small ids, or with a larger `scale` that many times as large, and
+    negative ones too; a model that looks them up refuses those.
+
     With `pixels` an image holds whole numbers from 0 to 255.
 
     Raises:
@@ -31,7 +34,7 @@ def draw_values(
     if kind == "b":
         return generator.integers(0, 2, shape).astype(bool)
     if kind in "iu":
-        return _draw_integers(spec, shape, generator)
+        return _draw_integers(spec, shape, scale, generator)
     if kind != "f":
         raise ExportError(
             f"No samples can be drawn for input '{spec.name}' of dtype {spec.dtype}. "
@@ -46,9 +49,11 @@ def draw_values(
 
 
 def _draw_integers(
-    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator
+    spec: TensorSpec, shape: tuple[int, ...], scale: float, generator: np.random.Generator
 ) -> np.ndarray:
     low, high = bounds(spec)
+    if scale > 1 and is_any_integer(spec):
+        low, high = -round(scale * high), round(scale * high)
     values = generator.integers(low, high, shape, endpoint=True).astype(spec.dtype)
     flat = values.reshape(-1)
     if is_ids(spec) and flat.size > high - low:
@@ -70,7 +75,8 @@ def bounds(spec: TensorSpec) -> tuple[int, int]:
 
 
 def put_blanks(values: np.ndarray, spec: TensorSpec, lengths: Iterable[int], blanks: str) -> None:
-    """Zeros in some steps of the rows, in place; the first row stays as it is."""
+    """Zeros, or what is masked, in some steps of the rows, in place; the first row stays."""
+    nothing = spec.padding or 0
     if spec.ragged:
         ends = np.cumsum([0, *lengths])
         rows = [values[start:end] for start, end in itertools.pairwise(ends)]
@@ -81,15 +87,15 @@ def put_blanks(values: np.ndarray, spec: TensorSpec, lengths: Iterable[int], bla
         # Rows differ in how many steps are blank, from none to all but one.
         blank = number % max(steps, 1)
         if blanks == "front":
-            row[:blank] = 0
+            row[:blank] = nothing
         elif blanks == "tail":
-            row[steps - blank :] = 0
+            row[steps - blank :] = nothing
         elif blanks == "middle":
-            row[1 : steps - 1 : 2] = 0
+            row[1 : steps - 1 : 2] = nothing
         elif number % 2:
-            row[:] = 0
+            row[:] = nothing
     if len(rows) == 1 and len(rows[0]) > 1:
-        rows[0][0 if blanks == "front" else -1] = 0
+        rows[0][0 if blanks == "front" else -1] = nothing
 
 
 BLANKS_TEXT = {
@@ -113,6 +119,13 @@ def is_ids(spec: TensorSpec) -> bool:
     """Whether an input holds the ids of a vocabulary of known size."""
     drawn_freely = spec.tree_of is None and spec.edges_of is None
     return kind_of(spec) in "iu" and spec.maximum is not None and drawn_freely
+
+
+def is_any_integer(spec: TensorSpec) -> bool:
+    """Whether an input holds integers of which the contract gives no bounds: ids mostly, that a
+    layer looks up without telling, and now and then numbers that may be below 0."""
+    free = spec.minimum is None and spec.maximum is None
+    return kind_of(spec) == "i" and free and spec.tree_of is None and spec.edges_of is None
 
 
 def is_image(spec: TensorSpec) -> bool:

@@ -21,6 +21,7 @@ from keras_blocks.export.proof.sample_values import (
     bounds,
     draw_values,
     has_steps,
+    is_any_integer,
     is_image,
     kind_of,
     put_blanks,
@@ -115,6 +116,8 @@ class _Room:
             parts.append(BLANKS_TEXT[self.plan.blanks])
         if self.plan.scale != 1 and any(kind_of(spec) == "f" for spec in self.specs):
             parts.append(f"floats times {self.plan.scale:g}")
+        if self.plan.scale > 1 and any(map(is_any_integer, self.specs)):
+            parts.append("large integers")
         if self.plan.pixels and any(map(is_image, self.specs)):
             parts.append("pixels")
         return ", ".join(parts) or "the one shape"

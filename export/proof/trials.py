@@ -49,7 +49,8 @@ class Proof:
     """Runs samples on both sides and keeps what came of them.
 
     `first` and `largest` are outcomes to go on from: the first few, and that with long rows;
-    `tried` has each sample that was drawn, and whether the model took it.
+    `tried` has each sample that was drawn, and whether the model took it; `finite` says of each
+    output that had values, by its place, whether one of them was a number.
 
     Args:
         model: the Keras model.
@@ -80,6 +81,7 @@ class Proof:
         self.first: list[Outcome] = []
         self.largest: Outcome | None = None
         self.tried: list[tuple[Sample, bool]] = []
+        self.finite: dict[int, bool] = {}
         self.checks: list[Check] = []
         self.skipped: list[Skipped] = []
         self.left_out: list[str] = []
@@ -116,6 +118,9 @@ class Proof:
             self.fail(outcome.sample)
         self.checks += outcome.checks
         self.tried.append((outcome.sample, True))
+        for index, values in enumerate(outcome.expected):
+            if values.size and not self.finite.get(index):
+                self.finite[index] = bool(np.isfinite(values).any())
         if len(self.first) < KEPT:
             self.first.append(outcome)
         sample, largest = outcome.sample, self.largest

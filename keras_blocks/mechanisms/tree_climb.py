@@ -61,7 +61,7 @@ class Climb(Pass):
         inputs, messages = self.form
         kind, counts = self.taken_as, self.plan.counts[: self.plan.levels]
         taken: list[Any] = [kind(values, counts) for values in keras.tree.flatten(inputs)]
-        if self.cell.arity is not None and self.cell.arity > FEW_SLOTS:
+        if (self.cell.arity or 0) > FEW_SLOTS and not ops().takes_messages:
             parts = keras.tree.flatten(messages)
             taken += [LateTable(kind, self.combination, part) for part in parts]
         else:

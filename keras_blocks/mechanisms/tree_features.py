@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_cell import TreeCell
+from keras_blocks.mechanisms.tree_ops import ops
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
@@ -17,18 +18,17 @@ class NodeFeatures:
         values: (nodes, size), or (leaves, size) with `on_leaves`, as given.
         plan: the order of the nodes.
         on_leaves: bool, whether inner nodes have none: zeros stand for them.
-        by_level: bool, whether the plan has the leaves in another order than they are given.
     """
 
-    def __init__(self, values: tf.Tensor, plan: Schedule, on_leaves: bool, by_level: bool):
-        self.values, self.plan, self.on_leaves, self.by_level = values, plan, on_leaves, by_level
+    def __init__(self, values: tf.Tensor, plan: Schedule, on_leaves: bool):
+        self.values, self.plan, self.on_leaves = values, plan, on_leaves
 
     def of_leaves(self) -> tf.Tensor:
         """(leaves, size), in the order of the plan."""
         nodes = self.plan.leaves.of(self.plan.order)
         if not self.on_leaves:
             return tf.gather(self.values, nodes)
-        if not self.by_level:
+        if not ops().takes_messages:
             return self.values
         number = tf.cumsum(tf.cast(self.plan.number == 0, tf.int64), exclusive=True)
         return tf.gather(self.values, tf.gather(number, nodes))

@@ -29,7 +29,7 @@ class Ops:
             its nonlinearity, and the sums of all nodes need not pass through memory. Where every
             operation costs more, or a gradient is asked, few large products are the better form.
         takes_messages: bool, whether a node finds its children's messages by their places, and they
-            are not brought to it, where any number of them is combined: see `leaves_by_level`.
+            are not brought to it. Then leaves stand by level, and children have slots in any case.
     """
 
     gates_apart = False

@@ -15,7 +15,7 @@ from keras_blocks.mechanisms.tree_descent import Descent
 from keras_blocks.mechanisms.tree_features import NodeFeatures
 from keras_blocks.mechanisms.tree_inputs import TreeInputs, check_shapes, given_inputs
 from keras_blocks.mechanisms.tree_layer_cell import LayerCell
-from keras_blocks.mechanisms.tree_schedule import Schedule, leaves_by_level
+from keras_blocks.mechanisms.tree_schedule import Schedule
 
 _MERGES = {
     "concat": lambda up, down: tf.concat([up, down], axis=-1),
@@ -167,8 +167,7 @@ class TreeRecursive(Lifting):
                 f"Received: features of width {trees.features.shape[-1]}."
             )
         plan = trees.plan
-        by_level = leaves_by_level(self.cell.arity)
-        features = NodeFeatures(trees.features, plan, on_leaves, by_level)
+        features = NodeFeatures(trees.features, plan, on_leaves)
         batch = features, plan, trees.edges, self._kept(trees, plan, training), training
         if not self.return_nodes:
             number = tf.shape(trees.row_splits, tf.int64) - 1

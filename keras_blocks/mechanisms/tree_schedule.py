@@ -26,7 +26,8 @@ class Schedule(NamedTuple):
 
     Args:
         nodes: (1,) how many nodes there are.
-        order: (nodes,) the nodes in this order, leaves as they are given, or `leaves_by_level`.
+        order: (nodes,) the nodes in this order, leaves as they are given, or by level where
+            `Ops.takes_messages`.
         rank: (nodes,) the place of each node in `order`.
         level: (nodes,) the depth of each node, as given.
         inner: (1,) how many nodes have children.
@@ -94,7 +95,7 @@ def schedule(
 
     number = _add_at(tf.zeros(nodes + 1, tf.int64), parent, tf.ones_like(parent))[:-1]
     is_inner = number > 0
-    behind = nodes + level if leaves_by_level(arity) else nodes
+    behind = nodes + level if ops().takes_messages else nodes
     order = ops().order(tf.where(is_inner, level, behind))
     rank = inverse(order)
     levels = levels_of(level, number)
@@ -104,15 +105,10 @@ def schedule(
     owner = tf.where(is_inner, owner - above, owner)
     if arity is not None:
         slots = _slots(parent, number) if slots is None else slots_of(slots, arity, parent, where)
-    elif leaves_by_level(arity):
+    elif ops().takes_messages:
         slots = _slots(parent, number)
     place = place_of(owner, slots, arity, number, where)
     return ordered(order, rank, level, number, is_root, tf.gather(place, order), where, levels)
-
-
-def leaves_by_level(arity: int | None) -> bool:
-    """Whether leaves stand in the order of their levels, and children have slots nevertheless."""
-    return arity is None and ops().takes_messages
 
 
 def place_of(

@@ -46,6 +46,15 @@ def test_the_weights_lie_beside_the_graph_and_both_are_proven(tmp_path):
     assert check_parity(model, path).ok
 
 
+def test_small_weights_leave_no_empty_file_beside_the_graph(tmp_path):
+    x = keras.Input((3,))
+    export_onnx(model_of(), tmp_path / "m.onnx", external_data=True, verify=False)
+    small = keras.Model(x, keras.layers.Dense(2)(x))
+    result = export_onnx(small, tmp_path / "m.onnx", external_data=True, verify="fast")
+    assert result.parity.ok
+    assert names_in(tmp_path) == ["m.onnx"], "nor the weights of the model that was there"
+
+
 def test_the_pair_is_served(tmp_path):
     path, model = tmp_path / "models" / "m" / "1" / "model.onnx", model_of()
     export_onnx(model, path, external_data=True, verify=False)

@@ -7,7 +7,8 @@ import onnx_files
 import pytest
 
 from keras_blocks.serving import Limits, load_repository
-from keras_blocks.serving.server import open_listener, serving
+from keras_blocks.serving.listeners import open_listener
+from keras_blocks.serving.server import serving
 from keras_blocks.serving.service import Service
 
 BODY_LIMIT = 200_000

@@ -13,8 +13,9 @@ import pytest
 from keras_blocks.errors import KerasBlocksError
 from keras_blocks.serving import Client, ServerError, load_repository
 from keras_blocks.serving.access import ApiKeys, read_keys, tls_context
+from keras_blocks.serving.listeners import open_listener
 from keras_blocks.serving.messages import SERVICE
-from keras_blocks.serving.server import open_listener, serving
+from keras_blocks.serving.server import serving
 from keras_blocks.serving.service import Service
 
 from .conftest import running_both

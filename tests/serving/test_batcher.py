@@ -110,6 +110,8 @@ def random_inputs(name, generator):
         return numbers(*([generator.randrange(10) for _ in range(count)] for count in counts))
     if name == "center":
         return x(*([generator.random() for _ in range(3)] for _ in counts))
+    if name == "steps":
+        return x(*([[generator.randrange(-3, 4)] * 2] * (counts[0] + 1) for _ in counts))
     tokens = np.array([generator.randrange(10) for _ in range(sum(nodes))], dtype="int32")
     return {
         "tokens": tokens,
@@ -123,8 +125,9 @@ def test_thousands_of_mixed_requests_at_once_each_get_what_they_get_alone(make):
     generator = random.Random(5)
 
     async def all_at_once():
+        names = ("double", "row_sums", "tree", "steps", "center")
         limits = {"max_queue_size": REQUESTS, "runs_at_once": 2}
-        batchers = {name: make(name, **limits) for name in ("double", "row_sums", "tree", "center")}
+        batchers = {name: make(name, **limits) for name in names}
         batchers["wide"] = make("identity", TensorProto.FLOAT, ["batch", "time"], **limits)
         asked = []
         for index in range(REQUESTS):
@@ -191,6 +194,30 @@ def test_a_request_without_rows_runs_alone(make):
         return [outcome["y"].tolist() for outcome in outcomes], batcher.statistics.runs
 
     assert asyncio.run(ask_three()) == ([[1], [], [5]], 2)
+
+
+def test_unequal_lengths_of_a_masked_model_run_together(make):
+    async def ask_four():
+        batcher, gate = make("steps", gated=True)
+        gate.opened.set()
+        asked = [x([[n, 1]] * steps) for n, steps in ((1, 4), (2, 7), (0, 5), (3, 6))]
+        outcomes = await asyncio.gather(*(ask(batcher, inputs)[1] for inputs in asked))
+        return [inputs["x"].shape for inputs in gate.runs], outcomes
+
+    shapes, outcomes = asyncio.run(ask_four())
+    assert shapes == [(4, 7, 2)]
+    assert [outcome["y"].tolist() for outcome in outcomes] == [
+        [[4, 4]],
+        [[14, 7]],
+        [[0, 5]],
+        [[18, 6]],
+    ]
+    assert [outcome["z"].shape for outcome in outcomes] == [
+        (1, 4, 2),
+        (1, 7, 2),
+        (1, 5, 2),
+        (1, 6, 2),
+    ]
 
 
 # When runs start, and what they hold

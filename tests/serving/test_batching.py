@@ -95,6 +95,50 @@ def test_a_model_whose_tensors_do_not_follow_the_rows_is_not_batched(case):
     assert plan_batches(Contract(tuple(inputs), tuple(outputs))) is None
 
 
+# Padding
+
+MASKED = spec("x", "batch", "time", 2, padding=-1.0)
+SEQUENCES = (spec("y", "batch", "time"), spec("z", "batch", "time", "time"), spec("w", "batch"))
+
+
+def test_unequal_lengths_are_filled_up_with_what_is_masked_and_cut_off_again():
+    plan = plan_batches(Contract((MASKED, spec("mates", "batch", "time")), SEQUENCES))
+    requests = [{"x": floats(n, t, 2), "mates": floats(n, t)} for n, t in ((1, 2), (2, 3))]
+    joined = plan.join(requests)
+    assert joined["x"][0].tolist() == [[0, 1], [2, 3], [-1, -1]]
+    assert joined["x"][1:].tolist() == requests[1]["x"].tolist()
+    assert joined["mates"].tolist() == [[0, 1, 0], [0, 1, 2], [3, 4, 5]]
+    outputs = {"y": floats(3, 3), "z": floats(3, 3, 3), "w": floats(3)}
+    one, two = plan.split(requests, outputs)
+    assert one["y"].tolist() == [[0, 1]]
+    assert one["z"].tolist() == [[[0, 1], [3, 4]]]
+    assert one["w"].tolist() == [0]
+    assert (two["y"].shape, two["z"].shape, two["w"].shape) == ((2, 3), (2, 3, 3), (2,))
+
+
+def test_less_than_half_of_a_run_is_padding():
+    plan = plan_batches(Contract((MASKED,), SEQUENCES))
+    keys = [plan.key({"x": floats(1, steps, 2)}) for steps in range(1, 65)]
+    assert keys[4] == keys[5] == keys[6] != keys[7]  # 5, 6 and 7 steps together, 8 apart
+    assert len(set(keys)) == 7
+
+
+def test_rows_of_nothing_but_masked_steps_are_not_padded():
+    plan = plan_batches(Contract((MASKED,), SEQUENCES))
+    empty = np.full((1, 5, 2), -1, "float32")
+    assert plan.key({"x": empty}) != plan.key({"x": floats(1, 5, 2)})
+    assert plan.key({"x": empty}) != plan.key({"x": empty[:, :4]})
+    mixed = np.concatenate([empty, floats(1, 5, 2)])
+    assert plan.key({"x": mixed}) == plan.key({"x": empty})
+    assert plan.key({"x": floats(1, 0, 2)}) != plan.key({"x": floats(1, 1, 2)})
+
+
+def test_a_dim_that_is_not_the_second_is_not_padded():
+    crossed = spec("scores", "batch", 4, "time")
+    plan = plan_batches(Contract((MASKED, crossed), SEQUENCES))
+    assert (plan.padding.values, plan.free) == ({}, ("x", "scores"))
+
+
 # The proof
 
 
@@ -119,6 +163,21 @@ def test_a_model_whose_rows_see_one_another_is_found_out_though_its_dims_fit(tmp
     path = onnx_files.center(tmp_path / "model.onnx")
     assert plan_batches(Model.load(path).contract) is not None
     assert proven_plan(Model.load(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("op", "padded"), [("ReduceSum", True), ("ReduceMax", False), ("ReduceMean", False)]
+)
+def test_padding_that_changes_an_answer_is_found_out_and_equal_shapes_are_left(
+    op, padded, tmp_path
+):
+    plan = plan_of(onnx_files.steps, tmp_path, op)
+    assert (plan.padding.values, plan.free) == (({"x": 0}, ()) if padded else ({}, ("x",)))
+
+
+@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.FLOAT16])
+def test_halves_are_joined_too(kind, tmp_path):
+    assert plan_of(onnx_files.identity, tmp_path, kind) is not None
 
 
 @pytest.mark.parametrize("name", ["products", "column_sums", "rows_of_four", "expand", "slow"])

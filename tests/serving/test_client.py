@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx_files
 import pytest
+from click.testing import CliRunner
 
+from keras_blocks.cli import main
 from keras_blocks.errors import ContractError
 from keras_blocks.serving import AsyncClient, Client, Limits, ServerError, load_repository
+from keras_blocks.serving.client import _wait, split_model_url
 
 from .conftest import running
 from .test_extensions import DTYPES
@@ -158,7 +161,94 @@ def test_overload_is_tried_again_later_each_time_and_nothing_else_is():
     assert len(asked) == 1
 
 
+def test_retry_after_is_waited_for_and_no_wait_is_endless():
+    assert 3.0 <= _wait(0, "3") <= 3.1
+    assert _wait(0, "86400") == _wait(30, None) == 10
+    assert 0.05 <= _wait(0, None) <= 0.1
+    assert _wait(0, "soon") <= 0.1
+
+
+def test_what_is_no_model_metadata_is_told_as_such():
+    with answering(200) as (url, _), pytest.raises(ServerError, match="does not describe a model"):
+        Client(url).contract("double")
+
+
+def test_the_contract_has_the_ragged_tensors_of_both_sides(client):
+    contract = client.contract("tree")
+    assert [spec.name for spec in contract.inputs + contract.outputs if spec.ragged] == [
+        "tokens",
+        "parents",
+        "y",
+    ]
+
+
+def test_a_model_is_named_by_its_url():
+    assert split_model_url("https://h/base/v2/models/a%2Fb/infer") == (
+        "https://h/base",
+        "a/b",
+        None,
+    )
+    for url in ("http://h:1", "http://h/v2/models/", "h/v2/models/x", "http://h/v2/models/x/stats"):
+        with pytest.raises(ValueError, match="names no model"):
+            split_model_url(url)
+
+
 @pytest.mark.parametrize("url", ["", "ftp://host", "http://"])
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(ValueError, match="expected one like http://localhost:8080"):
         Client(url)
+
+
+# keras-blocks predict with a url
+
+
+def predict(url, *arguments):
+    return CliRunner().invoke(main, ["predict", str(url), *map(str, arguments)])
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"x": [[1, 2], [], [9]]}))
+    return path
+
+
+def test_predict_asks_a_running_server_and_prints_what_the_file_gives(
+    url, folder, rows_file, tmp_path
+):
+    asked = predict(f"{url}/v2/models/row_sums", rows_file, "--json")
+    assert (asked.exit_code, json.loads(asked.output)) == (0, {"y": [3, 0, 9]})
+    assert asked.output == predict(folder / "row_sums/1/model.onnx", rows_file, "--json").output
+    trees = tmp_path / "trees.json"
+    trees.write_text(json.dumps({"tokens": [[1, 2], [9]], "parents": [[-1, 0], [-1]]}))
+    answer = predict(f"{url}/v2/models/tree/versions/1", trees, "--json").output
+    assert json.loads(answer) == {"y": [[0, 2], [8]]}
+
+
+def test_predict_takes_an_npy_file_for_a_models_one_input(url, tmp_path):
+    np.save(tmp_path / "x.npy", np.float32([[1, 2, 3]]))
+    answer = predict(f"{url}/v2/models/double/versions/1", tmp_path / "x.npy", "--json")
+    assert json.loads(answer.output) == {"y": [[2, 4, 6]]}
+    refused = predict(f"{url}/v2/models/tree", tmp_path / "x.npy")
+    assert (refused.exit_code, "write them to a .npz file" in refused.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "exit_code", "message"),
+    [
+        ("/v2/models/nope", 1, "'nope' is unknown"),
+        ("/v2/models/double/versions/9", 1, "no version '9'"),
+        ("/v2/models/add_bias", 2, "'x' is missing; the model takes 'x' (FP32 [batch, 2])"),
+        ("/metrics", 2, "names no model"),
+    ],
+)
+def test_predict_tells_what_the_server_says(url, tmp_path, path, exit_code, message):
+    (tmp_path / "in.json").write_text("{}")
+    result = predict(url + path, tmp_path / "in.json")
+    assert (result.exit_code, message in result.output) == (exit_code, True), result.output
+
+
+def test_predict_says_which_server_does_not_answer(rows_file):
+    result = predict("http://127.0.0.1:9/v2/models/x", rows_file)
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:9 does not answer" in result.output

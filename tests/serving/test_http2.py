@@ -365,6 +365,39 @@ def test_header_blocks_that_change_the_table_are_not_remembered():
         assert reader.read(block) == {n.encode(): v.encode() for n, v in headers}
 
 
+def test_blocks_with_literals_that_are_not_to_be_remembered_are_read_once(monkeypatch):
+    reader = h2.HeaderReader()
+    long = "x" * 300
+    block = hpack.Encoder().encode([(":method", "POST")])  # a pointer into the static table
+    block += b"\x0f\x0d\x0230"  # content-length: 30, its name a pointer
+    block += h2.header_block([("grpc-timeout", "1S"), ("long", long)])
+    expected = {
+        b":method": b"POST",
+        b"content-length": b"30",
+        b"grpc-timeout": b"1S",
+        b"long": long.encode(),
+    }
+    assert reader.read(block) == expected
+    monkeypatch.setattr(hpack.Decoder, "decode", None)
+    assert reader.read(block) == expected
+
+
+def test_blocks_that_are_read_once_are_forgotten_when_the_table_changes():
+    reader, encoder = h2.HeaderReader(), hpack.Encoder()
+    adds = encoder.encode([("x", "1")])
+    points = encoder.encode([("x", "1")])  # to the newest entry of the table
+    assert [reader.read(block)[b"x"] for block in (adds, points, points)] == [b"1"] * 3
+    assert reader.read(encoder.encode([("y", "2")])) == {b"y": b"2"}
+    assert reader.read(points) == {b"y": b"2"}
+
+
+def test_a_client_cannot_fill_the_memory_with_blocks_that_are_read_once():
+    reader = h2.HeaderReader()
+    for count in range(1000):
+        reader.read(h2.header_block([("n", str(count))]))
+    assert len(reader._known) <= 64
+
+
 def test_long_header_values_are_written_as_hpack_reads_them():
     for size in (0, 126, 127, 128, 254, 255, 1000, 20_000):
         block = h2.header_block([("grpc-message", "x" * size)])

@@ -2,6 +2,7 @@ import re
 
 import httpx
 import onnx_files
+import pytest
 
 from keras_blocks.serving import load_repository
 from keras_blocks.serving.statistics import Histogram, ModelStatistics
@@ -47,6 +48,12 @@ def test_requests_rows_runs_and_times_are_counted_by_model_and_version(tmp_path)
     assert found[f'keras_blocks_batch_rows_bucket{{{model},le="+Inf"}}'] == 5
     assert found[f"keras_blocks_queue_seconds_count{{{model}}}"] == 5
     assert 0 < found[f"keras_blocks_compute_seconds_sum{{{model}}}"] < 60
+    assert found[f"keras_blocks_request_seconds_count{{{model}}}"] == 5
+    waited, computed, whole = (
+        found[f"keras_blocks_{name}_seconds_sum{{{model}}}"]
+        for name in ("queue", "compute", "request")
+    )
+    assert whole == pytest.approx(waited + computed)  # each ran alone
     assert any('model="a \\"quoted\\" name"' in name for name in found)
 
 

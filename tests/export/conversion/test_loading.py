@@ -105,7 +105,7 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path):
 def test_a_file_of_layers_that_are_not_known_says_what_to_do(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2), Doubled()])
     model.save(tmp_path / "m.keras")
-    with pytest.raises(ExportError, match="import the module that defines them"):
+    with pytest.raises(ExportError, match="is exported where they are defined"):
         export_onnx(tmp_path / "m.keras", tmp_path / "m.onnx")
 
 

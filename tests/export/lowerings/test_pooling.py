@@ -41,7 +41,7 @@ SHORT = {
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize(("layer", "rank"), SHORT.values(), ids=SHORT)
-def test_an_axis_shorter_than_the_window_gives_no_steps(layer, rank, data_format, tmp_path):
+def test_an_input_shorter_than_the_window_is_refused(layer, rank, data_format, tmp_path):
     free = [None] * rank
     x = keras.Input((*free, 2) if data_format == "channels_last" else (2, *free), name="x")
     model = keras.Model(x, layer(3, 2, "valid", data_format)(x))
@@ -50,6 +50,43 @@ def test_an_axis_shorter_than_the_window_gives_no_steps(layer, rank, data_format
         exported.check(images(2, *[n or size for n in x.shape[1:]]))
     # Keras cannot be asked: under some windows TensorFlow's max pooling ends the process.
     for size in (2, 1):
-        shape = [n or size for n in x.shape[1:]]
-        (got,) = exported.run(images(2, *shape))
-        assert got.shape == (2, *(0 if n is None else n for n in x.shape[1:]))
+        with pytest.raises(Exception, match=f"axis_{x.shape.index(None, 1)}_is_at_least_3"):
+            exported.run(images(2, *[n or size for n in x.shape[1:]]))
+
+
+def network(x):
+    """Windows of every kind before the last pooling."""
+    h = layers.ZeroPadding2D(1)(layers.Conv2D(4, 3)(x))
+    h = layers.Concatenate()([layers.Conv2D(2, 1)(h), layers.DepthwiseConv2D(3, padding="same")(h)])
+    h = layers.Add()([h, layers.BatchNormalization()(layers.ReLU()(h))])
+    h = h * layers.GlobalAveragePooling2D(keepdims=True)(h)
+    h = layers.Conv2D(4, 3, strides=2, padding="same", activation="silu")(h)
+    return layers.MaxPooling2D((3, 2), 2)(layers.AveragePooling2D(2)(h))
+
+
+def test_the_least_size_of_an_input_is_that_of_the_whole_network(tmp_path):
+    x = keras.Input((None, None, 3), name="x")
+    exported = Exported(keras.Model(x, network(x)), tmp_path / "m.onnx")
+    assert "If" not in exported.ops
+    # 3 steps for the last pooling are 6 for the one before, and 11 for the convolution with
+    # strides; the padding made up for what the first one took.
+    exported.check(images(1, 11, 7, 3))
+    with pytest.raises(Exception, match="axis_1_is_at_least_11_and_axis_2_is_at_least_7"):
+        exported.run(images(1, 10, 7, 3))
+
+
+def test_poolings_that_share_an_input_ask_for_the_longer_size(tmp_path):
+    x = keras.Input((None, 2), name="x")
+    parts = [layers.MaxPooling1D(width, 1)(x)[:, :1] for width in (2, 5, 3)]
+    exported = Exported(keras.Model(x, layers.Add()(parts)), tmp_path / "m.onnx")
+    exported.check(images(2, 5, 2))
+    with pytest.raises(Exception, match="axis_1_is_at_least_5"):
+        exported.run(images(2, 4, 2))
+
+
+def test_where_no_input_is_found_to_refuse_a_short_axis_gives_no_steps(tmp_path):
+    x = keras.Input((None, 2), name="x")
+    exported = Exported(keras.Model(x, layers.AveragePooling1D(3)(x[:, 1:])), tmp_path / "m.onnx")
+    exported.check(images(2, 7, 2))
+    assert exported.ops["If"] == 1
+    assert exported.run(images(2, 3, 2))[0].shape == (2, 0, 2)

@@ -292,3 +292,12 @@ def test_random_trees_give_no_node_more_children_than_allowed(shape):
         parents = random_parents(40, shape, np.random.default_rng(5), max_children=most)
         assert np.bincount(parents[parents >= 0]).max() <= most
         assert (parents == -1).sum() == 1
+
+
+def test_integers_without_bounds_are_small_ids_and_in_one_sample_large_and_negative():
+    spread = {}
+    for sample in drawn(TensorSpec("n", "int32", ("batch", "n.time"))):
+        low, high = spread.get("large" in sample.description, (0, 0))
+        values = sample.feed["n"]
+        spread["large" in sample.description] = min(low, values.min()), max(high, values.max())
+    assert spread == {False: (0, 7), True: (-70, 70)}

@@ -1,0 +1,67 @@
+"""Refuses inputs that are too short for the windows inside the model.
+
+onnxruntime gives a step where no window fits. One reshape of the input, to its own shape or to one
+that it cannot have, costs nothing, and its name says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+
+from keras_blocks.export.graphs import copied, read_instead, set_all
+
+
+def refuse_short_inputs(
+    graph: onnx.GraphProto, least_sizes: Mapping[str, Mapping[int, int]]
+) -> None:
+    """Puts before what reads an input the node that refuses it.
+
+    Args:
+        graph: the graph of a model.
+        least_sizes: the least size by the axis, by the name of the input.
+    """
+    checks: list[onnx.NodeProto] = []
+    checked: dict[str, str] = {}
+    for value in graph.input:
+        sizes = least_sizes.get(value.name)
+        if sizes:
+            checks += _check(graph, value, sizes)
+            checked[value.name] = checks[-1].output[0]
+    nodes = [copied(node) for node in graph.node]
+    for node in nodes:
+        read_instead(node, checked)
+    set_all(graph.node, [*checks, *nodes])
+
+
+def _check(
+    graph: onnx.GraphProto, value: onnx.ValueInfoProto, sizes: Mapping[int, int]
+) -> list[onnx.NodeProto]:
+    dims = value.type.tensor_type.shape.dim
+    said = "_and_".join(f"axis_{axis}_is_at_least_{size}" for axis, size in sizes.items())
+    scope = f"{graph.name}/{value.name}/{said}"
+
+    def constant(name: str, values: object) -> str:
+        array = np.array(values, "int64")
+        weight = onnx.numpy_helper.from_array(array, f"{scope}/{name}")
+        graph.initializer.append(weight)
+        return weight.name
+
+    def apply(op_type: str, *inputs: str, **options: Any) -> onnx.NodeProto:
+        name = f"{scope}/{op_type}"
+        return onnx.helper.make_node(op_type, inputs, [name], name, **options)
+
+    least = constant("least", [sizes.get(axis, 0) for axis in range(len(dims))])
+    shape = apply("Shape", value.name)
+    fits = apply("GreaterOrEqual", shape.output[0], least)
+    wanted = apply("Where", fits.output[0], shape.output[0], constant("impossible", 0))
+    same = apply("Reshape", value.name, wanted.output[0], allowzero=1)
+    known = graph.value_info.add()
+    known.CopyFrom(value)
+    known.name = same.output[0]
+    return [shape, fits, wanted, same]

@@ -1,0 +1,139 @@
+"""A repository's folder as the disk shows it: which models it holds, and when they change.
+
+The standard library is all it needs, so that the parent of several workers stays small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keras_blocks.errors import KerasBlocksError, ModelLoadError
+
+MODEL_FILE = "model.onnx"
+
+FolderState = tuple[tuple[str, int, int], ...]
+
+_log = logging.getLogger("keras_blocks.serving")
+
+
+class ModelNotFoundError(KerasBlocksError, LookupError):
+    """A model or version was asked for that is not loaded."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a server holds of a repository.
+
+    Args:
+        versions: model -> its loaded versions.
+        states: model -> what its files were when they were last read; see `folder_state`.
+        wanted: the models that it is asked to serve, loaded or not.
+        unloaded: the models that were unloaded by hand.
+    """
+
+    versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    states: Mapping[str, FolderState] = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset()
+    unloaded: frozenset[str] = frozenset()
+
+    def loaded_files(self, name: str) -> FolderState:
+        """What was read of a model: the files of its loaded versions, and those beside them."""
+        versions = set(map(str, self.versions.get(name, ())))
+        return tuple(
+            entry
+            for entry in self.states.get(name, ())
+            if len(parts := Path(entry[0]).parts) == 1 or parts[0] in versions
+        )
+
+
+def folder_state(folder: Path) -> FolderState:
+    """What changes when a file of a model does: path, size and time of each, in order."""
+    found = []
+    for path in _files(folder):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # it went while we looked
+            continue
+        found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.rglob("*") if not path.is_dir())
+    except FileNotFoundError:  # a folder of it did
+        return []
+
+
+def model_folders(directory: Path | None) -> list[str]:
+    """The names of the models that a repository's folder holds, loaded or not.
+
+    Raises:
+        ModelLoadError: the folder cannot be read.
+    """
+    try:
+        return [] if directory is None else [path.name for path in subfolders(directory)]
+    except OSError as error:
+        raise ModelLoadError(f"{directory} cannot be read: {error.strerror}") from None
+
+
+def subfolders(parent: Path) -> list[Path]:
+    """The folders in a folder, in order, without hidden ones."""
+    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+async def watch(
+    directory: Path,
+    seconds: float,
+    holding: Callable[[], Holding],
+    load: Callable[[str], Awaitable[None]],
+    forget: Callable[[str], Awaitable[None]],
+) -> None:
+    """Looks at a folder again and again: what is new or changed is loaded, what is gone is
+    forgotten. A file that is still being written is waited for; one that does not load is reported
+    once, and what was loaded goes on. A folder that cannot be read changes nothing.
+
+    Args:
+        directory: the repository's folder.
+        seconds: the time between two looks.
+        holding: what is held now.
+        load: loads a model of the folder, or loads it again.
+        forget: unloads a model that the folder has no more.
+    """
+    before: dict[str, FolderState] = {}
+    unreadable = False
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            names = await asyncio.to_thread(model_folders, directory)
+        except ModelLoadError as error:
+            if not unreadable:
+                _log.error("%s; what is loaded goes on", error)
+            unreadable = True
+            continue
+        unreadable = False
+        for name in names:
+            state = await asyncio.to_thread(folder_state, directory / name)
+            rests, before[name] = before.get(name) == state, state
+            # A model that was unloaded by hand stays so until its files change.
+            if rests and state != holding().states.get(name):
+                await _try(load(name), name)
+        for name in _gone(holding(), names):
+            await _try(forget(name), name)
+
+
+def _gone(holding: Holding, names: Iterable[str]) -> Sequence[str]:
+    return sorted({*holding.versions, *holding.states} - set(names))
+
+
+async def _try(change: Awaitable[None], name: str) -> None:
+    try:
+        await change
+    except KerasBlocksError as error:
+        _log.error("model '%s' was not changed: %s", name, error)
+    else:
+        _log.info("model '%s' was changed", name)
