@@ -6,16 +6,18 @@
     python benchmarks/serving.py --quick                # short bursts, to see it run
     python benchmarks/serving.py --only triton          # beside ours and the bounds, that one
 
-Models: `tiny` (64 -> 128 -> 10), `seq` (embedding, LSTM 64, 32 steps) and `ragged` (the same over
-4 to 128 steps). wrk drives HTTP and h2load gRPC, each on one thread (Debian: `apt install wrk
-nghttp2-client`); server and load share the machine. Bounds: a server that does nothing, and
-onnxruntime alone on rows in a loop. onnxruntime has one thread everywhere.
+Models: `tiny` (64 -> 128 -> 10), `seq` (embedding, LSTM 64, 32 steps) and `mixed` (the same over 4
+to 128 steps). Ours has as many processes as cores, and once one; Triton and Mosec have one instance
+of a model, and once as many as cores. wrk drives HTTP and h2load gRPC, each on one thread (Debian:
+`apt install wrk nghttp2-client`); server and load share the machine. Bounds: a server that does
+nothing, and onnxruntime alone on rows in a loop. onnxruntime has one thread everywhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import subprocess
 import sys
 import tempfile
@@ -103,14 +105,21 @@ def contestants(
     repository: Path, work: Path, folder: Path | None, only: str
 ) -> dict[str, Callable[[], contextlib.AbstractContextManager[servers.Server]]]:
     """Ours, the bound, and the peers whose environment is there."""
+    cores = os.cpu_count() or 1
     found: dict[str, Any] = {
-        "ours": functools.partial(servers.ours, repository),
+        "ours": functools.partial(servers.ours, repository, cores),
+        "ours, 1 process": functools.partial(servers.ours, repository, 1),
         "nothing": functools.partial(servers.nothing, repository),
     }
     for name in servers.PEERS:
         python = folder / name / "bin" / "python" if folder else None
         if python is not None and python.exists() and only.lower() in name:
-            found[name] = functools.partial(getattr(servers, name), repository, python, work)
+            start = functools.partial(getattr(servers, name), repository, python, work)
+            if name == "mlserver":
+                found[name] = start
+                continue
+            found[name] = functools.partial(start, 1)
+            found[f"{name}, {cores} instances"] = functools.partial(start, cores)
     return found
 
 
@@ -125,7 +134,7 @@ def race(
         for count in connections:
             load = drive_http(url, [body], JSON, count, seconds, server.processes())
             yield row_of(name, model, "JSON", count, load)
-        if name in ("ours", "triton"):
+        if server.binary:
             binary, length = binary_body(model)
             headers = {
                 "Content-Type": "application/octet-stream",
@@ -139,11 +148,12 @@ def race(
                 message = grpc_body(model)
                 load = drive_grpc(server.grpc, message, count, seconds, server.processes())
                 yield row_of(name, model, "gRPC", count, load)
-    if "ragged" in server.models:
-        bodies = [json_body("ragged", seed) for seed in range(MIXED)]
-        url = server.url + server.path("ragged")
+    if server.mixed is not None:
+        bodies = [json_body(server.mixed, seed) for seed in range(MIXED)]
+        url = server.url + server.path(server.mixed)
+        servers.wait_for_answer(server, server.mixed, bodies[0], JSON)
         load = drive_http(url, bodies, JSON, MIXED_CONNECTIONS, seconds, server.processes())
-        yield row_of(name, "ragged", "JSON", MIXED_CONNECTIONS, load)
+        yield row_of(name, "mixed", "JSON", MIXED_CONNECTIONS, load)
 
 
 def alone(repository: Path, seconds: float) -> Iterator[dict[str, Any]]:

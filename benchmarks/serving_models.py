@@ -12,14 +12,15 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+MODELS = ("tiny", "seq", "ragged", "free")
 WORDS, STEPS, UNITS, CLASSES = 1000, 32, 64, 10
 SHORTEST, LONGEST = 4, 128  # steps of a ragged row
 MIXED = 64  # how many different ragged requests take turns
 
 
 def build(folder: Path) -> None:
-    """Exports `tiny`, `seq` and `ragged` into a repository, where they are not there yet."""
-    names = [name for name in ("tiny", "seq", "ragged") if not model_file(folder, name).exists()]
+    """Exports the models into a repository, where they are not there yet."""
+    names = [name for name in MODELS if not model_file(folder, name).exists()]
     if not names:
         return
     import keras
@@ -32,10 +33,16 @@ def build(folder: Path) -> None:
     dense = keras.layers.Dense
     tokens = keras.Input((STEPS,), dtype="int32", name="tokens")
     rows = keras.Input((None,), dtype="int32", ragged=True, name="tokens")
-    embedded = keras.layers.Embedding(WORDS, UNITS)(tokens)
+    steps = keras.Input((None,), dtype="int32", name="tokens")
+
+    def scores(ids: Any) -> Any:
+        embedded = keras.layers.Embedding(WORDS, UNITS)(ids)
+        return dense(CLASSES, name="y")(keras.layers.LSTM(UNITS)(embedded))
+
     models = {
         "tiny": (x, dense(CLASSES, name="y")(dense(128, activation="relu")(x))),
-        "seq": (tokens, dense(CLASSES, name="y")(keras.layers.LSTM(UNITS)(embedded))),
+        "seq": (tokens, scores(tokens)),
+        "free": (steps, scores(steps)),
         "ragged": (
             rows,
             kb.Vanilla(CLASSES, activation=None, name="y")(
@@ -60,10 +67,10 @@ def arrays(name: str, seed: int = 0) -> dict[str, np.ndarray]:
     if name == "seq":
         return {"tokens": generator.integers(0, WORDS, (1, STEPS)).astype("int32")}
     steps = int(generator.integers(SHORTEST, LONGEST + 1))
-    return {
-        "tokens": generator.integers(0, WORDS, steps).astype("int32"),
-        "tokens.row_splits": np.array([0, steps]),
-    }
+    tokens = generator.integers(0, WORDS, steps).astype("int32")
+    if name == "free":
+        return {"tokens": tokens[None]}
+    return {"tokens": tokens, "tokens.row_splits": np.array([0, steps])}
 
 
 _DATATYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}

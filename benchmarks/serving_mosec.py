@@ -39,10 +39,10 @@ class Seq(OnnxWorker):
 
 
 if __name__ == "__main__":
-    server = Server()
+    server, workers = Server(), int(os.environ["SERVING_WORKERS"])
     server.register_runtime(
         {
-            f"/{worker.model}": [Runtime(worker, num=1, max_batch_size=64, max_wait_time=1)]
+            f"/{worker.model}": [Runtime(worker, num=workers, max_batch_size=64, max_wait_time=1)]
             for worker in (Tiny, Seq)
         }
     )

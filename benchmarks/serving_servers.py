@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from serving_models import CLASSES, STEPS, model_file
@@ -34,6 +34,8 @@ class Server:
         path: from the model's name to its infer endpoint.
         grpc: host:port of gRPC, if it has it.
         protocol: whether it speaks the Open Inference Protocol; Mosec does not.
+        binary: whether it takes binary tensors over HTTP.
+        mixed: the model that takes rows of any length, if it can serve one.
     """
 
     process: subprocess.Popen[bytes]
@@ -41,8 +43,8 @@ class Server:
     path: Callable[[str], str]
     grpc: str | None = None
     protocol: bool = True
-    models: tuple[str, ...] = ("tiny", "seq")
-    extra: dict[str, str] = field(default_factory=dict)
+    binary: bool = False
+    mixed: str | None = None
 
     def processes(self) -> list[int]:
         """Its process and all below it."""
@@ -61,15 +63,16 @@ def _infer(name: str) -> str:
 
 
 @contextlib.contextmanager
-def ours(repository: Path) -> Iterator[Server]:
+def ours(repository: Path, workers: int) -> Iterator[Server]:
     """`keras-blocks serve`."""
     port, grpc = free_port(), free_port()
     command = [sys.executable, "-m", "keras_blocks.cli", "serve", str(repository)]
     command += ["--port", str(port), "--grpc-port", str(grpc), "--threads", "1"]
+    command += ["--workers", str(workers)]
     with _running(command, port) as process:
         yield Server(
             process, f"http://127.0.0.1:{port}", _infer, f"127.0.0.1:{grpc}",
-            models=("tiny", "seq", "ragged"),
+            binary=True, mixed="ragged",
         )  # fmt: skip
 
 
@@ -82,12 +85,16 @@ def nothing(repository: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def triton(repository: Path, python: Path, work: Path) -> Iterator[Server]:
+def triton(repository: Path, python: Path, work: Path, instances: int) -> Iterator[Server]:
     """Triton with dynamic batching. The wheel brings its Python backend alone, so onnxruntime runs
-    in that."""
+    in that. It batches requests of equal length only."""
     binary = next(python.parent.parent.glob("lib/*/site-packages/pytriton/tritonserver"))
     folder = work / "triton"
-    tensors = {"tiny": ("x", "TYPE_FP32", 64), "seq": ("tokens", "TYPE_INT32", STEPS)}
+    tensors = {
+        "tiny": ("x", "TYPE_FP32", 64),
+        "seq": ("tokens", "TYPE_INT32", STEPS),
+        "free": ("tokens", "TYPE_INT32", -1),
+    }
     for name, (tensor, kind, size) in tensors.items():
         target = folder / name / "1"
         target.mkdir(parents=True, exist_ok=True)
@@ -97,7 +104,7 @@ def triton(repository: Path, python: Path, work: Path) -> Iterator[Server]:
             f'name: "{name}" backend: "python" max_batch_size: 64 dynamic_batching {{ }}\n'
             f'input [{{ name: "{tensor}" data_type: {kind} dims: [{size}] }}]\n'
             f'output [{{ name: "y" data_type: TYPE_FP32 dims: [{CLASSES}] }}]\n'
-            "instance_group [{ kind: KIND_CPU count: 1 }]\n"
+            f"instance_group [{{ kind: KIND_CPU count: {instances} }}]\n"
         )
     backends = work / "triton_backends"
     shutil.copytree(binary / "backends", backends, dirs_exist_ok=True)
@@ -115,15 +122,18 @@ def triton(repository: Path, python: Path, work: Path) -> Iterator[Server]:
         "PYTHONPATH": str(next(python.parent.parent.glob("lib/*/site-packages"))),
     }
     with _running(command, port, extra) as process:
-        yield Server(process, f"http://127.0.0.1:{port}", _infer, f"127.0.0.1:{grpc}")
+        yield Server(
+            process, f"http://127.0.0.1:{port}", _infer, f"127.0.0.1:{grpc}",
+            binary=True, mixed="free",
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
-def mosec(repository: Path, python: Path, work: Path) -> Iterator[Server]:
-    """Mosec with dynamic batching, one worker a model."""
+def mosec(repository: Path, python: Path, work: Path, instances: int) -> Iterator[Server]:
+    """Mosec with dynamic batching, so many workers a model."""
     port = free_port()
     command = [str(python), str(HERE / "serving_mosec.py"), "--port", str(port)]
-    extra = {"SERVING_REPOSITORY": str(repository)}
+    extra = {"SERVING_REPOSITORY": str(repository), "SERVING_WORKERS": str(instances)}
     with _running(command, port, extra) as process:
         yield Server(process, f"http://127.0.0.1:{port}", lambda n: f"/{n}", protocol=False)
 

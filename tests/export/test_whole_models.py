@@ -260,7 +260,7 @@ def test_an_application_is_proven(tmp_path):
 
 
 # At sizes other than that of its statistics EfficientNetV2 grows its signal a millionfold, and its
-# rounding with it; NASNet itself fails on most of them, for Keras pads it by the size it is built.
+# rounding with it; NASNet of free size failed in Keras itself on the one image that was tried.
 OF_ANY_SIZE = [family for family in FAMILIES if family not in ("efficientnet_v2", "nasnet")]
 
 
