@@ -5,6 +5,7 @@
     python benchmarks/serving.py --peers peers          # all, about a quarter of an hour
     python benchmarks/serving.py --quick                # short bursts, to see it run
     python benchmarks/serving.py --only triton          # beside ours and the bounds, that one
+    python benchmarks/serving.py --write-docs           # docs/serving.md from the saved results
 
 Models: `tiny` (64 -> 128 -> 10), `seq` (embedding, LSTM 64, 32 steps) and `mixed` (the same over 4
 to 128 steps). Ours has as many processes as cores, and once one; Triton and Mosec have one instance
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,8 +44,17 @@ from serving_models import (
     mosec_body,
 )
 
+DOCS = Path(__file__).parent.parent / "docs" / "serving.md"
 CONNECTIONS = (1, 8, 32, 128)
 MIXED_CONNECTIONS = 32
+GOALS = (
+    *(((m, "JSON", n), "triton", 1.0) for m in ("tiny", "seq") for n in (32, 128)),
+    *(((m, "JSON", n), "mosec", 1.2) for m in ("tiny", "seq") for n in (32, 128)),
+    *(((m, "binary", n), "triton", 1.2) for m in ("tiny", "seq") for n in (32, 128)),
+    *(((m, "gRPC", n), "triton", 0.8) for m in ("tiny", "seq") for n in (32, 128)),
+    *(((m, p, 1), "triton", 1.0) for m in ("tiny", "seq") for p in ("JSON", "binary", "gRPC")),
+    (("mixed", "JSON", MIXED_CONNECTIONS), "triton", 2.0),
+)
 PACKAGES = ("onnxruntime", "numpy", "orjson", "httptools", "protobuf", "hpack")
 JSON = {"Content-Type": "application/json"}
 
@@ -61,6 +72,7 @@ JSON = {"Content-Type": "application/json"}
     "--models", type=click.Path(path_type=Path), metavar="DIR",
     help="Where the exported models are kept; made there if missing.",
 )  # fmt: skip
+@click.option("--write-docs", is_flag=True, help="Write docs/serving.md, run nothing.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, show_default=False)
 def main(
     quick: bool,
@@ -69,10 +81,15 @@ def main(
     folder: Path | None,
     setup: Path | None,
     models: Path | None,
+    write_docs: bool,
     output: Path,
 ) -> None:
     """Race the servers."""
     console = Console()
+    if write_docs:
+        shutil.copy(output / "serving.md", DOCS)
+        console.print(f"Wrote {DOCS}")
+        return
     if setup:
         set_up(setup)
         return
@@ -202,7 +219,24 @@ def report(rows: list[dict[str, Any]], facts: dict[str, Any], seconds: float) ->
         "",
         describe(facts),
         "",
-        f"Bursts of {seconds:g} s. `ours / it`: our rate by the row's.",
+        f"Bursts of {seconds:g} s. Whose processor time is given is the server, all its processes.",
+        "",
+        "## Goals",
+        "",
+        "Our rate by that of the peer's better setting; at one connection the peer's better median "
+        "by ours.",
+        "",
+        "| contest | peer | at least | reached |",
+        "| --- | --- | ---: | ---: |",
+        *(
+            f"| {model}, {protocol}, {count} | {peer} | {least} | {_reached(rows, contest, peer)} |"
+            for contest, peer, least in GOALS
+            for model, protocol, count in [contest]
+        ),
+        "",
+        "## All bursts",
+        "",
+        "`ours / it`: our rate by the row's.",
         "",
         "| server | model | protocol | connections | requests/s | p50 ms | p99 ms | CPU us each "
         "| ours / it | failed |",
@@ -217,6 +251,18 @@ def report(rows: list[dict[str, Any]], facts: dict[str, Any], seconds: float) ->
             f"| {row['cpu'] * 1e6:.0f} | {ratio} | {row['failed'] or ''} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _reached(rows: list[dict[str, Any]], contest: tuple[str, str, int], peer: str) -> str:
+    """Our figure by the best of the peer's; at one connection the medians of the time."""
+    key, better = ("p50", min) if contest[2] == 1 else ("rate", max)
+    found = [row for row in rows if _contest(row) == contest and row[key] is not None]
+    ours = [row[key] for row in found if row["server"] == "ours"]
+    theirs = [row[key] for row in found if row["server"].startswith(peer)]
+    if not ours or not theirs:
+        return ""
+    ratio = ours[0] / better(theirs)
+    return f"{1 / ratio if key == 'p50' else ratio:.2f}"
 
 
 def set_up(folder: Path) -> None:
