@@ -198,6 +198,14 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
     help="PEM files of a certificate and its private key: TLS for HTTP and gRPC.",
 )
 @click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Lines of the log, on stderr; json: an object a line, and the start is one of them.",
+)
+@click.option("--access-log", is_flag=True, help="Log each request: its id, status and times.")
+@click.option(
     "--max-body-mb",
     default=16.0,
     show_default=True,
@@ -226,6 +234,8 @@ def serve(
     exit_timeout_secs: float,
     api_keys: Path | None,
     certificate: tuple[Path, Path] | None,
+    log_format: str,
+    access_log: bool,
     max_body_mb: float,
     threads: int | None,
 ) -> None:
@@ -233,7 +243,8 @@ def serve(
 
     DIR holds <name>/<version>/model.onnx: any ONNX file, the highest version answering where none
     is asked for. The endpoints are those of the Open Inference Protocol v2. SIGTERM or Ctrl+C
-    finishes what is in flight and ends.
+    finishes what is in flight and ends. Infer requests are traced where OpenTelemetry's variable
+    OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
     \b
     keras-blocks export trees.keras -o models/trees/1/model.onnx
@@ -266,8 +277,16 @@ def serve(
         watch_seconds=watch_seconds,
         keys=None if api_keys is None else read_keys(api_keys),
         certificate=certificate,
-        on_start=_announce,
+        log_format=log_format,
+        access_log=access_log,
+        on_start=_log_start if log_format == "json" else _announce,
     )
+
+
+def _log_start(repository: Any, url: str, grpc: str | None) -> None:
+    from keras_blocks.serving.logs import log_start
+
+    log_start(repository, url, grpc)
 
 
 def _announce(repository: Any, url: str, grpc: str | None) -> None:

@@ -18,6 +18,7 @@ from keras_blocks.serving.jobs import (
     Job,
     Outputs,
     OverloadedError,
+    Ran,
     StoppingError,
 )
 from keras_blocks.serving.model import Model
@@ -40,6 +41,7 @@ _LOOPS = frozenset({"Loop", "Scan"})
 class _Run:
     jobs: list[Job]
     outcomes: list[Outputs | Exception] = field(default_factory=list)
+    started: float = 0.0
     seconds: float = 0.0
     work: float = 0.0
 
@@ -231,11 +233,11 @@ class Batcher:
         self._start_runs()
 
     def _compute(self, run: _Run) -> None:
-        started, worked = time.perf_counter(), time.thread_time()
+        run.started, worked = time.monotonic(), time.thread_time()
         run.outcomes = self._together(run.jobs) or [self._alone(job) for job in run.jobs]
         # Of this thread alone: on a busy machine a short run may last long.
         run.work = time.thread_time() - worked
-        run.seconds = time.perf_counter() - started
+        run.seconds = time.monotonic() - run.started
 
     def _together(self, jobs: list[Job]) -> list[Outputs | Exception]:
         """The outputs of all jobs from one run; nothing where there is no such run."""
@@ -259,8 +261,9 @@ class Batcher:
     def _deliver(self, run: _Run, size: int) -> None:
         if run.work < _QUICK_SECONDS:
             self._quick_size = max(self._quick_size, size)
+        ran = Ran(run.started, run.seconds, sum(job.rows for job in run.jobs))
         self.statistics.ran(
-            sum(job.rows for job in run.jobs),
+            ran.rows,
             [job.arrived for job in run.jobs],
             self._loop.time(),
             run.seconds,
@@ -268,6 +271,7 @@ class Batcher:
         )
         for job, outcome in zip(run.jobs, run.outcomes, strict=True):
             if not job.finished:
+                job.ran = ran
                 self._finish(job, outcome)
 
     def _finish(self, job: Job, outcome: Any) -> None:

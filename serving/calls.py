@@ -8,9 +8,18 @@ from typing import Any
 from urllib.parse import quote
 
 from keras_blocks.serving.compression import inflate, too_large
-from keras_blocks.serving.faults import INTERNAL, RESOURCE_EXHAUSTED, RequestError, fault_of
+from keras_blocks.serving.faults import (
+    CANCELLED,
+    INTERNAL,
+    OK,
+    RESOURCE_EXHAUSTED,
+    RequestError,
+    fault_of,
+)
 from keras_blocks.serving.frames import Headers, header_block
 from keras_blocks.serving.http2 import Stream
+from keras_blocks.serving.logs import fields
+from keras_blocks.serving.observers import Seen, request_id
 
 _PREFIX = struct.Struct(">BI")  # compressed or not, length
 _TYPE = ("content-type", "application/grpc")
@@ -29,10 +38,16 @@ class Call:
         stream: where it happens.
         headers: the client's.
         limit: most bytes of a message.
+        seen: who watches it, or None.
     """
 
-    def __init__(self, stream: Stream, headers: Headers, limit: int):
+    own_id = ""
+    """What the client calls its request."""
+
+    def __init__(self, stream: Stream, headers: Headers, limit: int, seen: Seen | None = None):
         self._stream = stream
+        self._headers = headers
+        self.seen = seen
         self._limit = limit
         self._encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
         self._chunks: list[bytes] = []
@@ -42,7 +57,7 @@ class Call:
         self.timeout = _timeout(headers.get(b"grpc-timeout"))
         """The seconds that the client waits, or None."""
         if not headers.get(b"content-type", b"").startswith(b"application/grpc"):
-            self._finished = True
+            self._end(415)
             stream.send(b"", b"", header_block([(":status", "415"), _TYPE]))
 
     def on_message(self, data: Any) -> None:
@@ -53,7 +68,7 @@ class Call:
 
     def on_gone(self) -> None:
         """The client wants no answer any more."""
-        self._finished = True
+        self._end(CANCELLED)
 
     def on_data(self, data: bytes, ended: bool) -> None:
         """A piece of messages came."""
@@ -76,7 +91,8 @@ class Call:
         data = message.SerializeToString()
         headers = b"" if self._answered else _HEADERS
         self._answered = True
-        self._finished = last
+        if last:
+            self._end(OK)
         framed = _PREFIX.pack(0, len(data)) + data
         self._stream.send(headers, framed, _DONE if last else b"")
 
@@ -84,7 +100,7 @@ class Call:
         """Ends the call without a message."""
         if self._finished:
             return
-        self._finished = True
+        self._end(code)
         shown = quote(message[:_LONGEST_MESSAGE], safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")
         status = [("grpc-status", str(code)), ("grpc-message", shown)] if code else []
         first = [] if self._answered else [(":status", "200"), _TYPE]
@@ -94,9 +110,15 @@ class Call:
         """Ends the call with what is wrong."""
         fault = fault_of(error)
         if fault.code == INTERNAL:
-            _log.error("a call failed", exc_info=error)
+            named = fields(request_id=request_id(self._headers, self.own_id))
+            _log.error("a call failed", exc_info=error, extra=named)
         code = RESOURCE_EXHAUSTED if fault.status == 413 else fault.code
         self.finish(code, fault.message)
+
+    def _end(self, code: int) -> None:
+        self._finished = True
+        if self.seen is not None:
+            self.seen.end(code)
 
     def _read_messages(self) -> None:
         while self._size >= _PREFIX.size:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+import keras_blocks
 from keras_blocks.contract import (
     CHANGES_METADATA_KEY,
     PROOF_METADATA_KEY,
@@ -13,11 +15,14 @@ from keras_blocks.contract import (
 )
 from keras_blocks.serving.batching import BatchPlan
 from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, STRING
+from keras_blocks.serving.folders import model_folders
 from keras_blocks.serving.jobs import BatchSettings
 from keras_blocks.serving.model import Model
+from keras_blocks.serving.repository import Repository
 from keras_blocks.serving.session import ANY_SHAPE
 from keras_blocks.serving.statistics import Duration, ModelStatistics
 
+_EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 PLATFORM = "onnxruntime_onnx"
 _SHOWN = (
     "minimum",
@@ -31,6 +36,28 @@ _SHOWN = (
     "siblings_differ",
     "padding",
 )
+
+
+def server_metadata() -> dict[str, Any]:
+    """The body of the server metadata endpoint."""
+    version = keras_blocks.__version__
+    return {"name": "keras-blocks", "version": version, "extensions": list(_EXTENSIONS)}
+
+
+def repository_index(
+    repository: Repository, unloaded: Collection[str], only_ready: bool
+) -> list[dict[str, Any]]:
+    """The body of the repository index: every model of the folder, and whether it is loaded."""
+    entries = [
+        {"name": model.name, "version": str(model.version), "state": "READY", "reason": ""}
+        for model in repository.all_models()
+    ]
+    if not only_ready:
+        for name in model_folders(repository.directory):
+            if name not in repository.models:
+                reason = "unloaded" if name in unloaded else "not loaded"
+                entries.append({"name": name, "state": "UNAVAILABLE", "reason": reason})
+    return entries
 
 
 def model_metadata(model: Model, versions: list[int]) -> dict[str, Any]:

@@ -16,13 +16,16 @@ from typing import Any
 import httptools
 
 from keras_blocks.serving.compression import too_large
+from keras_blocks.serving.doors import FIRST_SECONDS
 from keras_blocks.serving.faults import RequestError
 from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.observers import GONE, Observer, Seen
 
 # A refused body is read to its end, up to this much, or the client might not see the refusal.
 _DRAINED_BYTES = 64 * 2**20
 _HEADER_BYTES = 64 * 2**10
 _MOST_PIPELINED = 16
+_REQUEST_ID = b"x-request-id"
 
 JSON = "application/json"
 
@@ -35,6 +38,7 @@ class Exchange:
         target: the path with its query, as it was sent.
         headers: name in lower case -> value.
         body: the whole body.
+        seen: who watches it, or None.
     """
 
     __slots__ = (
@@ -45,6 +49,7 @@ class Exchange:
         "headers",
         "method",
         "on_gone",
+        "seen",
         "target",
     )
 
@@ -56,11 +61,13 @@ class Exchange:
         body: bytes,
         connection: HttpConnection,
         stays: bool,
+        seen: Seen | None = None,
     ):
         self.method = method
         self.target = target
         self.headers = headers
         self.body = body
+        self.seen = seen
         self.on_gone: Callable[[], object] | None = None
         """Called if the client goes away before its answer."""
         self._connection = connection
@@ -84,7 +91,19 @@ class Exchange:
         if self._answered:
             return
         self._answered = True
+        if self.seen is not None:
+            self.seen.end(status)
+        sent = self.headers.get(_REQUEST_ID)
+        if sent is not None:
+            headers = {**(headers or {}), "x-request-id": sent.decode("latin-1")}
         self._connection.send(self, status, body, media_type, headers, self._stays and not closes)
+
+    def leave(self) -> None:
+        """The client went away before its answer."""
+        if self.seen is not None:
+            self.seen.end(GONE)
+        if self.on_gone is not None:
+            self.on_gone()
 
 
 Handler = Callable[[Exchange], None]
@@ -99,13 +118,22 @@ class HttpConnection(asyncio.Protocol):
         refuse: answers an exchange that was no whole request.
         limits: what one request may ask for.
         connections: where this one is listed while it is open.
+        observer: who watches the requests, or None.
     """
 
-    def __init__(self, handler: Handler, refuse: Refusal, limits: Limits, connections: set[Any]):
+    def __init__(
+        self,
+        handler: Handler,
+        refuse: Refusal,
+        limits: Limits,
+        connections: set[Any],
+        observer: Observer | None = None,
+    ):
         self._handler = handler
         self._refuse = refuse
         self._limits = limits
         self._connections = connections
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
@@ -115,6 +143,7 @@ class HttpConnection(asyncio.Protocol):
         self._closing = False
         self._broken = False
         self._last = self._loop.time()
+        self._asked = False
         self._reading: str | None = None  # "head" or "body" within a request
         self._begun = 0.0
         self._refusal: RequestError | None = None
@@ -132,8 +161,8 @@ class HttpConnection(asyncio.Protocol):
         self._connections.discard(self)
         self._closing = True
         self._backlog.clear()
-        if self._current is not None and self._current.on_gone is not None:
-            self._current.on_gone()
+        if self._current is not None:
+            self._current.leave()
         self._current = None
 
     def data_received(self, data: bytes) -> None:
@@ -169,6 +198,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._reset()
+        self._asked = True
         self._reading = "head"
         self._begun = self._last
 
@@ -247,7 +277,8 @@ class HttpConnection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Ends the connection once what came is answered."""
         self._closing = True
-        if self._current is None and not self._backlog and self._reading is None:
+        idle = self._current is None and not self._backlog and self._reading is None
+        if idle and (self._asked or self._loop.time() - self._last > FIRST_SECONDS):
             self.abort()
 
     def abort(self) -> None:
@@ -276,7 +307,12 @@ class HttpConnection(asyncio.Protocol):
 
     def _exchange(self, body: bytes, stays: bool) -> Exchange:
         method = self._parser.get_method()
-        return Exchange(method, self._target, self._headers, body, self, stays)
+        target, headers, seen = self._target, self._headers, None
+        if self._observer is not None:
+            seen = self._observer.request(
+                "http", (method + b" " + target).decode("latin-1"), headers
+            )
+        return Exchange(method, target, headers, body, self, stays, seen)
 
     def _too_large(self, closes: bool) -> None:
         self._refusal = too_large(self._limits.body_bytes, closes)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from keras_blocks.serving import frames as h2
+from keras_blocks.serving.doors import FIRST_SECONDS
 from keras_blocks.serving.limits import Limits
 
 _DEFAULT_WINDOW = 2**16 - 1
@@ -113,7 +114,7 @@ class Http2Connection(asyncio.Protocol):
         self._used = 0  # bytes that are done with, which the client may send anew when told
         self._our_window = 4 * limits.body_bytes + _FRAME_BYTES
         self._closing = False
-        self._last = self._loop.time()
+        self._last = self._made = self._loop.time()
         self._resets = 0
 
     # asyncio calls these
@@ -179,11 +180,8 @@ class Http2Connection(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         """Ends the connection once the calls that came are answered."""
-        if not self._closing:
-            self._closing = True
-            self._write(h2.goaway(self._last_stream, h2.NO_ERROR))
-        if not self._streams:
-            self.abort()
+        if self._last_stream or self._loop.time() - self._made > FIRST_SECONDS:
+            self._leave()
 
     def abort(self) -> None:
         """Ends the connection now."""
@@ -200,7 +198,7 @@ class Http2Connection(asyncio.Protocol):
                 self._reset(stream, h2.CANCEL)
         patience = self._limits.idle_seconds * _IDLE_FACTOR if self._greeted else silent
         if not self._streams and now - self._last > patience:
-            self.close_when_idle()
+            self._leave()
 
     # Streams call these
 
@@ -278,7 +276,7 @@ class Http2Connection(asyncio.Protocol):
         elif kind == h2.RST_STREAM:
             self._read_reset(number, payload)
         elif kind == h2.GOAWAY:
-            self.close_when_idle()
+            self._leave()
         elif kind == h2.PUSH_PROMISE:
             raise h2.ConnectionFault(h2.PROTOCOL_ERROR, "clients do not push")
 
@@ -423,6 +421,13 @@ class Http2Connection(asyncio.Protocol):
         stream.pending.clear()
         self._use(stream.held)
         if self._closing and not self._streams:
+            self.abort()
+
+    def _leave(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._write(h2.goaway(self._last_stream, h2.NO_ERROR))
+        if not self._streams:
             self.abort()
 
     def _end(self, code: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,14 @@ class BatchSettings:
     runs_at_once: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
 
 
+class Ran(NamedTuple):
+    """The run that a request was part of: its start as of time.monotonic, its length, its rows."""
+
+    started: float
+    seconds: float
+    rows: int
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """One request in the queue.
@@ -68,3 +77,4 @@ class Job:
     deadline: float = 0.0
     queued: bool = False
     finished: bool = False
+    ran: Ran | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +15,19 @@ if TYPE_CHECKING:
     from keras_blocks.serving.options import ServerOptions
 
 LARGEST_PORT = 65535
+
+_SO_ATTACH_FILTER = 26
+# A program for the kernel's packet filter, one instruction each: code, two jumps, a number.
+_DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the flags of the TCP header
+        (0x54, 0, 0, 0x12),  # of them SYN and ACK
+        (0x15, 0, 1, 0x02),  # if SYN alone:
+        (0x06, 0, 0, 0),  # drop the packet
+        (0x06, 0, 0, 0xFFFFFFFF),  # else take all of it
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,21 @@ def open_listener(host: str, port: int, option: str = "--port") -> socket.socket
             f"cannot listen on {host}:{port}: {reason}; choose another {option}",
         ) from None
     return listener
+
+
+def refuse_new(listener: socket.socket) -> None:
+    """Has the kernel begin no further connection, and finish those that have begun.
+
+    A socket that is closed cuts off whoever connected since it was last asked for them. Who finds
+    this one so asks again after a second, as for a lost packet, and finds it closed by then.
+    Elsewhere than on Linux it does nothing.
+    """
+    if sys.platform == "linux":
+        code = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
+        program = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(code))
+        # A hardened kernel may forbid it; then only those few are cut off.
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def address(host: str, listener: socket.socket) -> str:

@@ -12,6 +12,7 @@ from keras_blocks.serving.access import OPEN, ApiKeys, ModelControl
 from keras_blocks.serving.jobs import BatchSettings
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.listeners import Listeners, address
+from keras_blocks.serving.logs import FORMATS, start_logging
 
 MODES = ("none", "poll", "explicit")
 
@@ -45,6 +46,9 @@ class ServerOptions:
         admin_port: int, the only port where requests load and unload, gRPC at the one after it; 0
             for any free ones; None for the same ports as everything else.
         exit_timeout_seconds: float, how long requests in flight may take after SIGTERM.
+        log_format: "text" or "json", how this process and its workers log to stderr; None leaves
+            Python's logging as it is.
+        access_log: bool, whether each request is a line of the log.
     """
 
     directory: Path
@@ -64,6 +68,8 @@ class ServerOptions:
     admin_host: str = "127.0.0.1"
     admin_port: int | None = None
     exit_timeout_seconds: float = 30.0
+    log_format: str | None = None
+    access_log: bool = False
 
     def __post_init__(self) -> None:
         if self.model_control_mode not in (None, *MODES):
@@ -76,8 +82,16 @@ class ServerOptions:
                 f"--admin-port has no use with --model-control-mode {self.model_control_mode}, "
                 f"which lets nobody load or unload; use explicit, or leave the mode out"
             )
+        if self.log_format not in (None, *FORMATS):
+            formats = ", ".join(FORMATS)
+            raise KerasBlocksError(f"log_format is {self.log_format!r}, expected one of {formats}")
         if self.workers < 1:
             raise KerasBlocksError(f"workers is {self.workers}, expected at least 1")
+
+    def start_logging(self) -> None:
+        """Has this process log as it was asked to."""
+        if self.log_format is not None:
+            start_logging(self.log_format)
 
     def announce(self, repository: Any, listeners: Listeners) -> None:
         """Tells that the server takes requests."""

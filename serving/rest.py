@@ -18,7 +18,9 @@ from keras_blocks.serving.compression import inflate
 from keras_blocks.serving.faults import RequestError, fault_of
 from keras_blocks.serving.http1 import JSON, Exchange
 from keras_blocks.serving.jobs import Outputs
+from keras_blocks.serving.logs import fields
 from keras_blocks.serving.metrics import MEDIA_TYPE
+from keras_blocks.serving.observers import request_id
 from keras_blocks.serving.openapi import DOCUMENT, HEADER_LENGTH, OCTETS, openapi_document
 from keras_blocks.serving.service import Service
 from keras_blocks.serving.web_files import FIRST_FILE, web_files
@@ -65,11 +67,12 @@ class Rest:
         except Exception as error:
             self.refuse(exchange, error)
 
-    def refuse(self, exchange: Exchange, error: Exception) -> None:
-        """Answers with what is wrong."""
+    def refuse(self, exchange: Exchange, error: Exception, own_id: str | None = None) -> None:
+        """Answers with what is wrong; `own_id` is what the client calls the request."""
         fault = fault_of(error)
         if fault.status == 500:
-            _log.error("a request failed", exc_info=error)
+            named = fields(request_id=request_id(exchange.headers, own_id))
+            _log.error("a request failed", exc_info=error, extra=named)
         closes = isinstance(error, RequestError) and error.closes
         body = _to_json({"error": fault.message})
         exchange.respond(fault.status, body, headers=fault.headers, closes=closes)
@@ -87,14 +90,19 @@ class Rest:
         raise RequestError(405, f"{method[:20]} is not allowed on '{shown}'", allowed)
 
     def _infer(self, exchange: Exchange, name: str, version: str | None = None) -> None:
+        seen = exchange.seen
+        if seen is not None:
+            seen.asks(name, version)
         batcher = self._service.asked(name, version)
         limits = self._service.limits
         text, binary_data = _read_body(exchange, limits.body_bytes)
         request = decode_request(_from_json(text), batcher.model.contract, limits, binary_data)
+        if seen is not None:
+            seen.asks(name, batcher.model.version, request.id)
 
         def done(outcome: Outputs | Exception) -> None:
             if isinstance(outcome, Exception):
-                self.refuse(exchange, outcome)
+                self.refuse(exchange, outcome, request.id)
                 return
             answer, binary = encode_response(batcher.model, outcome, request)
             head = _to_json(answer)
@@ -105,6 +113,8 @@ class Rest:
                 exchange.respond(200, head)
 
         job = self._service.infer(batcher, request.inputs, request.outputs, request.timeout, done)
+        if seen is not None:
+            seen.job = job
         exchange.on_gone = functools.partial(batcher.cancel, job)
 
     def _page(self, exchange: Exchange, name: str) -> None:

@@ -14,13 +14,14 @@ from keras_blocks.errors import ContractError
 from keras_blocks.serving.access import OPEN, AccessError, ModelControl
 from keras_blocks.serving.batcher import Batcher
 from keras_blocks.serving.calls import Call, OneMessageCall
-from keras_blocks.serving.faults import UNIMPLEMENTED, fault_of
+from keras_blocks.serving.faults import CANCELLED, OK, UNIMPLEMENTED, fault_of
 from keras_blocks.serving.folders import ModelNotFoundError
 from keras_blocks.serving.frames import Headers
 from keras_blocks.serving.grpc_codec import ModelInferRequest, decode_message, encode_message
 from keras_blocks.serving.http2 import Stream
 from keras_blocks.serving.jobs import Job, Outputs
 from keras_blocks.serving.messages import SERVICE, message_class
+from keras_blocks.serving.observers import Observer, Seen
 from keras_blocks.serving.service import Service
 
 _HEALTH = "/grpc.health.v1.Health/Check"
@@ -35,10 +36,14 @@ class Rpc:
     Args:
         service: what answers them.
         control: whether models may be loaded and unloaded here.
+        observer: who watches the calls, or None.
     """
 
-    def __init__(self, service: Service, control: ModelControl = OPEN):
+    def __init__(
+        self, service: Service, control: ModelControl = OPEN, observer: Observer | None = None
+    ):
         self.service = service
+        self._observer = observer
         self._control = control
         self._tasks: set[asyncio.Task[None]] = set()
         self._unary: dict[str, tuple[Any, Any, Callable[[Any], Any]]] = {
@@ -66,7 +71,7 @@ class Rpc:
             try:
                 self.service.keys.check(headers.get(b"authorization"))
             except AccessError as error:
-                call = Call(stream, headers, self.service.limits.body_bytes)
+                call = Call(stream, headers, self.service.limits.body_bytes, self.see(headers))
                 call.fail(error)
                 return call
         if path == f"/{SERVICE}/ModelInfer":
@@ -75,9 +80,15 @@ class Rpc:
             return _StreamCall(self, stream, headers)
         if path in self._unary:
             return _UnaryCall(self, stream, headers, *self._unary[path])
-        call = Call(stream, headers, self.service.limits.body_bytes)
+        call = Call(stream, headers, self.service.limits.body_bytes, self.see(headers))
         call.finish(UNIMPLEMENTED, f"there is no method '{path[:200]}'")
         return call
+
+    def see(self, headers: Headers) -> Seen | None:
+        """Who watches a request, if somebody does."""
+        if self._observer is None:
+            return None
+        return self._observer.request("grpc", headers.get(b":path", b"").decode("latin-1"), headers)
 
     def later(self, work: Any) -> None:
         """Runs a coroutine."""
@@ -86,23 +97,29 @@ class Rpc:
         task.add_done_callback(self._tasks.discard)
 
     def infer(
-        self, data: Any, call: Call, done: Callable[[Batcher, str, Outputs | Exception], None]
+        self,
+        data: Any,
+        call: Call,
+        seen: Seen | None,
+        done: Callable[[Batcher, str, Outputs | Exception], None],
     ) -> tuple[Batcher, Job]:
         """Queues the request of a message.
 
         Args:
             data: the bytes of a ModelInferRequest.
             call: whose message it is.
+            seen: who watches it, or None.
             done: called once with the model's queue, the request's id, and the outcome.
         Raises:
             ContractError: an input does not fit.
         """
         message = _parse(ModelInferRequest, data)
-        service = self.service
+        service, name = self.service, message.id
+        if seen is not None:
+            seen.asks(message.model_name, message.model_version, name)
         batcher = service.asked(message.model_name, message.model_version)
         request = decode_message(message, batcher.model.contract, service.limits)
         timeouts = [t for t in (request.timeout, call.timeout) if t is not None]
-        name = message.id
         job = service.infer(
             batcher,
             request.inputs,
@@ -110,6 +127,8 @@ class Rpc:
             min(timeouts, default=None),
             lambda outcome: done(batcher, name, outcome),
         )
+        if seen is not None:
+            seen.version, seen.job = str(batcher.model.version), job
         return batcher, job
 
     def _model_ready(self, message: Any) -> dict[str, bool]:
@@ -145,7 +164,7 @@ class _UnaryCall(OneMessageCall):
         response: Any,
         method: Callable[[Any], Any],
     ):
-        super().__init__(stream, headers, rpc.service.limits.body_bytes)
+        super().__init__(stream, headers, rpc.service.limits.body_bytes, rpc.see(headers))
         self._rpc = rpc
         self._request, self._response, self._method = request, response, method
 
@@ -169,15 +188,16 @@ class _UnaryCall(OneMessageCall):
 
 class _InferCall(OneMessageCall):
     def __init__(self, rpc: Rpc, stream: Stream, headers: Headers):
-        super().__init__(stream, headers, rpc.service.limits.body_bytes)
+        super().__init__(stream, headers, rpc.service.limits.body_bytes, rpc.see(headers))
         self._rpc = rpc
         self._job: tuple[Batcher, Job] | None = None
 
     def run(self, data: Any) -> None:
-        self._job = self._rpc.infer(data, self, self._done)
+        self._job = self._rpc.infer(data, self, self.seen, self._done)
 
     def _done(self, batcher: Batcher, request_id: str, outcome: Outputs | Exception) -> None:
         if isinstance(outcome, Exception):
+            self.own_id = request_id
             self.fail(outcome)
         else:
             self.answer(encode_message(batcher.model, outcome, request_id))
@@ -197,27 +217,36 @@ class _StreamCall(Call):
         self._rpc = rpc
         stream.may_pause = True
         self._slots: deque[list[Any]] = deque()
-        self._jobs: dict[int, tuple[Batcher, Job]] = {}
+        self._jobs: dict[int, tuple[Batcher, Job, Seen | None]] = {}
         self._ended = False
 
     def on_message(self, data: Any) -> None:
         slot: list[Any] = []
         self._slots.append(slot)
+        seen = self._rpc.see(self._headers)
+
+        def fill(code: int, response: Any) -> None:
+            slot.append(response)
+            if seen is not None:
+                seen.end(code)
+            self._send_ready()
+
+        def refuse(error: Exception) -> None:
+            fault = fault_of(error)
+            fill(fault.code, _StreamResponse(error_message=fault.message))
 
         def done(batcher: Batcher, request_id: str, outcome: Outputs | Exception) -> None:
             self._jobs.pop(id(slot), None)
             if isinstance(outcome, Exception):
-                slot.append(_StreamResponse(error_message=fault_of(outcome).message))
+                refuse(outcome)
             else:
                 message = encode_message(batcher.model, outcome, request_id)
-                slot.append(_StreamResponse(infer_response=message))
-            self._send_ready()
+                fill(OK, _StreamResponse(infer_response=message))
 
         try:
-            self._jobs[id(slot)] = self._rpc.infer(data, self, done)
+            self._jobs[id(slot)] = (*self._rpc.infer(data, self, seen, done), seen)
         except Exception as error:
-            slot.append(_StreamResponse(error_message=fault_of(error).message))
-            self._send_ready()
+            refuse(error)
 
     def on_end(self) -> None:
         self._ended = True
@@ -225,8 +254,10 @@ class _StreamCall(Call):
 
     def on_gone(self) -> None:
         super().on_gone()
-        for batcher, job in list(self._jobs.values()):
+        for batcher, job, seen in list(self._jobs.values()):
             batcher.cancel(job)
+            if seen is not None:
+                seen.end(CANCELLED)
 
     def _send_ready(self) -> None:
         while self._slots and self._slots[0]:

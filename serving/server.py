@@ -7,25 +7,26 @@ import contextlib
 import functools
 import logging
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Protocol
 
 from keras_blocks.serving import http1
 from keras_blocks.serving.access import OPEN, ModelControl, tls_context
+from keras_blocks.serving.doors import Connection, Door
 from keras_blocks.serving.http1 import HttpConnection
 from keras_blocks.serving.http2 import Http2Connection
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.listeners import Listeners, open_listeners
+from keras_blocks.serving.logs import log_request
+from keras_blocks.serving.observers import Observer, Seen
 from keras_blocks.serving.options import ServerOptions
 from keras_blocks.serving.repository import load_repository
 from keras_blocks.serving.rest import Rest
 from keras_blocks.serving.rpc import Rpc
 from keras_blocks.serving.service import Service
 from keras_blocks.serving.signals import stop_signals
+from keras_blocks.serving.tracing import open_traces, tracing_wanted
 
-_BACKLOG = 2048
 _POLL_SECONDS = 0.02
 # A request on its way when its client is told to send no more arrives within this.
 _LINGER_SECONDS = 0.1
@@ -77,7 +78,19 @@ def serving_as(
         control=options.control,
         exit_seconds=options.exit_timeout_seconds,
         shared=shared,
+        observer=_observer(options),
     )
+
+
+def _observer(options: ServerOptions) -> Observer | None:
+    recorders: list[Callable[[Seen], None]] = []
+    close = None
+    if tracing_wanted():
+        traces, close = open_traces()
+        recorders.append(traces)  # before the log, which names the trace
+    if options.access_log:
+        recorders.append(log_request)
+    return Observer(recorders, close) if recorders else None
 
 
 @contextlib.asynccontextmanager
@@ -92,6 +105,7 @@ async def serving(
     control: ModelControl = OPEN,
     exit_seconds: float = 30.0,
     shared: bool = False,
+    observer: Observer | None = None,
 ) -> AsyncIterator[None]:
     """Answers on sockets inside the `async with`; at its end what is in flight is finished.
 
@@ -105,6 +119,7 @@ async def serving(
         control: whether they may be on the other sockets.
         exit_seconds: how long what is in flight may take at the end.
         shared: whether other processes listen on the same sockets.
+        observer: who watches the requests, or None.
     """
     await service.open()
     limits = service.limits
@@ -112,55 +127,49 @@ async def serving(
     tasks = [asyncio.create_task(_sweep(connections, limits))]
     if watch_seconds:
         tasks.append(asyncio.create_task(service.watch(watch_seconds)))
-    servers = []
+    doors = []
     for http, grpc_too, allowed in ((listener, grpc, control), (*(admin or (None, None)), OPEN)):
-        rest, rpc = Rest(service, allowed), Rpc(service, allowed)
-        makers: dict[str, tuple[socket.socket | None, Callable[[], asyncio.Protocol]]] = {
+        rest, rpc = Rest(service, allowed), Rpc(service, allowed, observer)
+        makers: dict[str, tuple[socket.socket | None, Callable[[], Connection]]] = {
             "http/1.1": (
                 http,
-                functools.partial(HttpConnection, rest.handle, rest.refuse, limits, connections),
+                functools.partial(
+                    HttpConnection, rest.handle, rest.refuse, limits, connections, observer
+                ),
             ),
             "h2": (grpc_too, functools.partial(Http2Connection, rpc.open, limits, connections)),
         }
         for protocol, (sock, make) in makers.items():
             if sock is not None:
                 tls = tls_context(*certificate, protocol) if certificate else None
-                servers.append(await _listen(sock, make, tls, shared))
+                doors.append(Door(sock, make, tls))
+                await doors[-1].open(shared)
     try:
         yield
     finally:
-        for server in servers:
-            server.close()
-        await _drain(service, connections, exit_seconds)
+        await _drain(service, doors, connections, exit_seconds)
         for task in tasks:
             task.cancel()
+        if observer is not None:
+            await asyncio.to_thread(observer.close)
 
 
-async def _listen(
-    sock: socket.socket,
-    make: Callable[[], asyncio.Protocol],
-    tls: ssl.SSLContext | None,
-    shared: bool,
-) -> asyncio.Server:
-    # asyncio takes as many connections at a time as may wait. Of several processes the first to
-    # wake would take all those that came together; one by one, each goes to whoever is free.
-    at_once = 1 if shared else _BACKLOG
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(make, sock=sock, backlog=at_once, ssl=tls)
-    sock.listen(_BACKLOG)
-    return server
-
-
-async def _drain(service: Service, connections: set[Connection], seconds: float) -> None:
+async def _drain(
+    service: Service, doors: list[Door], connections: set[Connection], seconds: float
+) -> None:
     """Answers what came, and what comes before the clients can know of the end."""
+    for door in doors:
+        door.shut()
     for connection in list(connections):
         connection.announce_end()
+    await asyncio.sleep(min(_LINGER_SECONDS, seconds))
+    entering = [task for door in doors for task in door.close()]
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.sleep(_LINGER_SECONDS)
-            for connection in list(connections):
-                connection.close_when_idle()
+            await asyncio.sleep(_POLL_SECONDS)  # until the last of them are in
             while connections:
+                for connection in list(connections):
+                    connection.close_when_idle()
                 await asyncio.sleep(_POLL_SECONDS)
             await service.close()
     except TimeoutError:
@@ -168,22 +177,8 @@ async def _drain(service: Service, connections: set[Connection], seconds: float)
         service.interrupt()
     for connection in list(connections):
         connection.abort()
-
-
-class Connection(Protocol):
-    """A client's connection, by either protocol."""
-
-    def announce_end(self) -> None:
-        """Tells the client to send no more; what it sends all the same is answered."""
-
-    def close_when_idle(self) -> None:
-        """Ends the connection once what came is answered."""
-
-    def abort(self) -> None:
-        """Ends the connection now."""
-
-    def expire(self, now: float) -> None:
-        """Ends the connection of a client that has been silent for too long."""
+    for task in entering:
+        task.cancel()
 
 
 async def _sweep(connections: set[Connection], limits: Limits) -> None:

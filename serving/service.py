@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 
-import keras_blocks
 from keras_blocks.serving.access import ApiKeys
 from keras_blocks.serving.batch_proof import proven_plan
 from keras_blocks.serving.batcher import Batcher
 from keras_blocks.serving.batching import BatchPlan
-from keras_blocks.serving.descriptions import model_config, model_metadata, model_statistics
+from keras_blocks.serving.descriptions import (
+    model_config,
+    model_metadata,
+    model_statistics,
+    repository_index,
+    server_metadata,
+)
 from keras_blocks.serving.folders import (
     FolderState,
     Holding,
@@ -32,9 +37,6 @@ from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository import Repository, load_model
 from keras_blocks.serving.settings import ModelSettings
 from keras_blocks.serving.statistics import Counts, ModelStatistics
-
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
-
 
 _Plans = Mapping[Model, BatchPlan | None]
 _Prepared = tuple[Mapping[int, Model], ModelSettings, _Plans]
@@ -144,8 +146,7 @@ class Service:
 
     def server_metadata(self) -> dict[str, Any]:
         """The server's name, version and extensions."""
-        version = keras_blocks.__version__
-        return {"name": "keras-blocks", "version": version, "extensions": list(EXTENSIONS)}
+        return server_metadata()
 
     def metadata(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A model's inputs and outputs."""
@@ -186,16 +187,7 @@ class Service:
 
     def index(self, only_ready: bool = False) -> list[dict[str, Any]]:
         """Every model of the repository's folder, and whether it is loaded."""
-        entries = [
-            {"name": model.name, "version": str(model.version), "state": "READY", "reason": ""}
-            for model in self.repository.all_models()
-        ]
-        if not only_ready:
-            for name in sorted(set(model_folders(self.repository.directory))):
-                if name not in self.repository.models:
-                    reason = "unloaded" if name in self._unloaded else "not loaded"
-                    entries.append({"name": name, "state": "UNAVAILABLE", "reason": reason})
-        return entries
+        return repository_index(self.repository, self._unloaded, only_ready)
 
     # Changes
 

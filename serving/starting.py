@@ -13,6 +13,7 @@ import httptools  # noqa: F401
 import orjson  # noqa: F401
 
 from keras_blocks.serving.options import ServerOptions
+from keras_blocks.serving.tracing import tracing_wanted
 
 
 def serve(directory: str | os.PathLike[str], **options: Any) -> None:
@@ -23,9 +24,12 @@ def serve(directory: str | os.PathLike[str], **options: Any) -> None:
         options: the fields of `ServerOptions`.
     Raises:
         ModelLoadError: nothing can be served from the folder.
+        MissingExtraError: traces are asked for, and the packages for them are missing.
         OSError: the address cannot be listened on.
     """
     given = ServerOptions(Path(directory), **options)
+    given.start_logging()
+    tracing_wanted()  # what keeps traces from being sent shows before the models load
     # The parent of several workers loads no model, and so no onnxruntime either.
     if given.workers == 1:
         from keras_blocks.serving.server import serve_alone

@@ -51,6 +51,7 @@ class Worker:
     ) -> Holding:
         """Loads what the others answer with, or what the folder holds where there are none."""
         self._options = options
+        options.start_logging()
         sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
         admin = (sockets["admin"], sockets["admin_grpc"]) if "admin" in sockets else None
         self._listeners = Listeners(sockets["http"], sockets.get("grpc"), admin)

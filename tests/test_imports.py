@@ -64,6 +64,7 @@ RULES = {
     },
     # No TensorFlow, no Keras, no layers, no export.
     "serving/*": {"google.protobuf", "hpack", "httptools", "numpy", "onnxruntime", "orjson", "rich"}
+    | {"opentelemetry"}
     | {"keras_blocks.contract", "keras_blocks.errors", "keras_blocks.lazy", "keras_blocks.serving"},
     # It sees everything.
     "keras_blocks/cli*.py": {"click", "keras", "keras_blocks"},

@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import shutil
+import subprocess
 import threading
 
 import httpx
@@ -52,6 +54,19 @@ def client(repository):
         yield it
 
 
+@pytest.fixture
+def certificate(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run(
+        [*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
+    )
+    return files
+
+
 @contextlib.contextmanager
 def running(repository, **settings):
     """A server in a thread, behind a real socket: its url."""
@@ -60,13 +75,13 @@ def running(repository, **settings):
 
 
 @contextlib.contextmanager
-def running_both(repository, **settings):
+def running_both(repository, observer=None, **settings):
     """A server in a thread, for both protocols: its url, and host:port of gRPC."""
     loop = asyncio.new_event_loop()
     started, stopping = threading.Event(), asyncio.Event()
 
     async def run(*listeners):
-        async with serving(Service(repository, **settings), *listeners):
+        async with serving(Service(repository, **settings), *listeners, observer=observer):
             started.set()
             await stopping.wait()
 

@@ -1,9 +1,7 @@
 """API keys and TLS, by both protocols."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 
 import grpc
 import httpx
@@ -98,19 +96,6 @@ def test_keys_are_read_from_the_lines_of_a_file_and_none_is_an_error(tmp_path):
     path.write_text("\n# nothing\n")
     with pytest.raises(KerasBlocksError, match="holds no API key"):
         read_keys(path)
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run(
-        [*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
-    )
-    return files
 
 
 def test_tls_carries_http_and_grpc(folder, certificate):

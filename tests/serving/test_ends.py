@@ -1,13 +1,17 @@
 """How a server ends: under load, with runs that take too long, and when told twice."""
 
 import asyncio
+import collections
 import contextlib
+import json
 import signal
+import socket
 import threading
 import time
 
 import httpx
 import onnx_files
+import pytest
 
 from keras_blocks.serving import load_repository
 from keras_blocks.serving.service import Service
@@ -18,6 +22,8 @@ from .test_server import START_SECONDS, infer, server, url_in
 CLIENTS = 8
 FOREVER = 10**9  # steps: hours
 EXIT_SECONDS = 0.5
+BUSY_SECONDS = 8.0  # how much later a busy machine may be; a client may be silent for 20
+UNREAD_ROWS = 500_000  # their answer is larger than what the sockets' buffers hold
 
 
 def test_under_load_every_request_that_was_sent_is_answered_before_the_end(tmp_path):
@@ -48,6 +54,87 @@ def test_under_load_every_request_that_was_sent_is_answered_before_the_end(tmp_p
     assert wrong == []
     assert len(answered) > CLIENTS
     assert all(data == [2, 4, 6] for data in answered)
+
+
+def post(rows, connection="close"):
+    """The bytes of an infer request."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "data": [1, 2, 3] * rows}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    head = f"POST /v2/models/double/infer HTTP/1.1\r\nconnection: {connection}\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def connect(url):
+    host, _, port = url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=START_SECONDS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_connects_at_the_end_is_answered_or_refused_but_not_cut_off(tmp_path, workers):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    outcomes = collections.Counter()
+    request = post(rows=1)
+    with server(tmp_path, "--workers", str(workers)) as (process, lines):
+
+        def ask():
+            outcome = "answered"
+            while outcome == "answered":
+                try:
+                    client = connect(url_in(lines))
+                except ConnectionRefusedError:
+                    outcome = "refused"
+                else:
+                    outcome = answer_of(client)
+                outcomes[outcome] += 1
+
+        def answer_of(client):
+            with client, client.makefile("rb") as answer:
+                try:
+                    client.sendall(request)
+                    return "answered" if b"[2.0,4.0,6.0]" in answer.read() else "wrong"
+                except OSError as error:
+                    return repr(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(2 * CLIENTS)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_SECONDS) == 0
+        for thread in threads:
+            thread.join()
+    assert outcomes.pop("answered") > CLIENTS
+    assert outcomes == {"refused": 2 * CLIENTS}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clients_that_stop_in_the_middle_do_not_hold_up_the_end(tmp_path, workers):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    whole = post(UNREAD_ROWS, "keep-alive")
+    options = ("--workers", str(workers), "--exit-timeout-secs", str(EXIT_SECONDS))
+    with server(tmp_path, *options) as (process, lines), contextlib.ExitStack() as stack:
+        in_head, in_body, unread = (stack.enter_context(connect(url_in(lines))) for _ in range(3))
+        in_head.sendall(whole[:20])
+        in_body.sendall(whole[: len(whole) // 2])
+        unread.sendall(whole)
+        unread.recv(1)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_SECONDS) == 0
+        assert EXIT_SECONDS <= time.monotonic() - begun < EXIT_SECONDS + BUSY_SECONDS
+        assert "were cut off after 0.5 seconds" in process.stdout.read()
+
+
+def test_who_has_just_connected_may_still_ask(tmp_path):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    with server(tmp_path) as (process, lines), connect(url_in(lines)) as client:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        client.sendall(post(rows=1, connection="keep-alive"))
+        with client.makefile("rb") as answer:
+            assert b"connection: close" in (text := answer.read())
+            assert b"[2.0,4.0,6.0]" in text
+        assert process.wait(START_SECONDS) == 0
 
 
 def endless_request(url):

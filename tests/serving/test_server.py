@@ -27,8 +27,8 @@ SLOW_SECONDS = 4.0  # many times what the test needs: a machine that was busy ge
 
 
 @contextlib.contextmanager
-def server(folder, *options):
-    """A started server and the lines that it printed on its way."""
+def server(folder, *options, until="    -d '"):
+    """A started server and the lines that it printed on its way; `until` is in the last of them."""
     process = subprocess.Popen(
         [*COMMAND, str(folder), "--port", "0", "--threads", "1", *options],
         stdout=subprocess.PIPE,
@@ -41,7 +41,7 @@ def server(folder, *options):
     try:
         for line in process.stdout:
             lines.append(line.rstrip())
-            if "    -d '" in line or (line.startswith("curl ") and not line.endswith("\\\n")):
+            if until in line or (line.startswith("curl ") and not line.endswith("\\\n")):
                 break
         killer.cancel()
         yield process, lines

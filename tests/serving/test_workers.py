@@ -2,18 +2,24 @@
 
 import os
 import signal
+import ssl
 import threading
 import time
 
+import grpc
 import httpx
+import numpy as np
 import onnx_files
 import pytest
+
+from keras_blocks.serving.messages import SERVICE, message_class
 
 from .test_metrics import values
 from .test_server import START_SECONDS, infer, outcome, server, url_in
 
 LOAD_SECONDS = 3.0
 CLIENTS = 8
+CONNECTIONS = 16  # so many that no worker is likely to have them all
 
 
 def workers_of(pid):
@@ -89,6 +95,49 @@ def test_what_is_loaded_or_unloaded_is_so_in_every_worker(tmp_path):
         (tmp_path / "other" / "1" / "model.onnx").write_text("not ONNX")
         assert httpx.post(f"{change}/load").status_code == 400
         assert statuses() == {200}
+
+
+def doubled(lines, credentials=None):
+    """What a model answers by gRPC, on many connections."""
+    address = next(line.split()[2] for line in lines if line.startswith("gRPC on "))
+    request = message_class("ModelInferRequest")(model_name="double")
+    x = request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+    x.contents.fp32_contents.extend([1, 2, 3])
+    answers = set()
+    for _ in range(CONNECTIONS):
+        own = (("grpc.use_local_subchannel_pool", 1),)
+        with (
+            grpc.secure_channel(address, credentials, own)
+            if credentials
+            else grpc.insecure_channel(address, own)
+        ) as channel:
+            infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+            response = infer(request.SerializeToString(), timeout=START_SECONDS)
+            answers |= set(
+                message_class("ModelInferResponse").FromString(response).raw_output_contents
+            )
+    return [np.frombuffer(answer, "float32").tolist() for answer in answers]
+
+
+def test_several_workers_answer_by_grpc(tmp_path):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    with server(tmp_path, "--workers", "2", "--grpc-port", "0") as (_, lines):
+        assert doubled(lines) == [[2, 4, 6]]
+
+
+def test_several_workers_answer_over_tls(tmp_path, certificate):
+    onnx_files.double(tmp_path / "models" / "double" / "1" / "model.onnx")
+    trusted = ssl.create_default_context(cafile=certificate[0])
+    options = ("--workers", "2", "--grpc-port", "0", "--certificate", *map(str, certificate))
+    with server(tmp_path / "models", *options) as (process, lines):
+        url = url_in(lines)
+        assert url.startswith("https://")
+        for _ in range(CONNECTIONS):
+            assert httpx.get(f"{url}/v2/models/double", verify=trusted).json()["name"] == "double"
+        credentials = grpc.ssl_channel_credentials(certificate[0].read_bytes())
+        assert doubled(lines, credentials) == [[2, 4, 6]]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_SECONDS) == 0
 
 
 def test_a_folder_that_cannot_be_served_is_one_error(tmp_path):
