@@ -250,6 +250,9 @@ def serve(
     keras-blocks export trees.keras -o models/trees/1/model.onnx
     keras-blocks serve models --port 8080
     curl http://127.0.0.1:8080/v2/models/trees
+
+    http://127.0.0.1:8080 is a page to try the models: for each it has calls by curl, Python and
+    gRPC to copy.
     """
     from keras_blocks.serving import BatchSettings, Limits
     from keras_blocks.serving import serve as serve_repository
