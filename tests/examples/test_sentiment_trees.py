@@ -358,7 +358,12 @@ def test_ctrl_c_ends_it_with_no_part_of_a_file(tmp_path):
     command = [sys.executable, PROGRAM / "main.py", "--epochs", "9999", "--patience", "9999"]
     command += ["--hidden", "8", "--embedded", "8", "--output", tmp_path / "out"]
     with subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background, this test perhaps, ignores Ctrl+C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stdout:
             if "epoch 3" in line:
