@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,25 +47,34 @@ class Holding:
         return tuple(
             entry
             for entry in self.states.get(name, ())
-            if len(parts := Path(entry[0]).parts) == 1 or parts[0] in versions
+            if not entry[0].endswith("/")
+            and (len(parts := Path(entry[0]).parts) == 1 or parts[0] in versions)
         )
 
 
 def folder_state(folder: Path) -> FolderState:
-    """What changes when a file of a model does: path, size and time of each, in order."""
+    """What changes when a file of a model does: path, size and time of each, in order.
+
+    Folders are there by their paths, with a slash behind: a version that is being deleted may have
+    lost its file already, and goes with its folder.
+    """
     found = []
-    for path in _files(folder):
+    for path in _below(folder):
         try:
             status = path.stat()
         except FileNotFoundError:  # it went while we looked
             continue
-        found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+        name = str(path.relative_to(folder))
+        is_folder = stat.S_ISDIR(status.st_mode)
+        found.append(
+            (f"{name}/", 0, 0) if is_folder else (name, status.st_size, status.st_mtime_ns)
+        )
     return tuple(found)
 
 
-def _files(folder: Path) -> list[Path]:
+def _below(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.rglob("*") if not path.is_dir())
+        return sorted(folder.rglob("*"))
     except FileNotFoundError:  # a folder of it did
         return []
 

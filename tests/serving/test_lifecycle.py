@@ -108,6 +108,19 @@ def test_a_file_that_does_not_load_is_reported_once_and_the_old_one_goes_on(fold
     watched(folder, story)
 
 
+def test_a_version_whose_folder_goes_after_its_file_is_unloaded(folder, caplog):
+    onnx_files.double(folder / "double" / "2" / "model.onnx")
+
+    async def story(service):
+        (folder / "double" / "2" / "model.onnx").unlink()
+        await until(lambda: "was not changed" in caplog.text)
+        assert has(service, "double", 1, 2)()
+        (folder / "double" / "2").rmdir()
+        await until(has(service, "double", 1))
+
+    watched(folder, story)
+
+
 def test_a_file_that_is_still_being_written_is_waited_for(folder, caplog):
     async def story(service):
         path = folder / "double" / "2" / "model.onnx"
