@@ -219,7 +219,7 @@ def report(rows: list[dict[str, Any]], facts: dict[str, Any], seconds: float) ->
         "",
         describe(facts),
         "",
-        f"Bursts of {seconds:g} s. Whose processor time is given is the server, all its processes.",
+        f"Bursts of {seconds:g} s. The processor time is that of the server, in all its processes.",
         "",
         "## Goals",
         "",

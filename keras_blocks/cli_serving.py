@@ -258,6 +258,7 @@ def serve(
     from keras_blocks.serving import serve as serve_repository
     from keras_blocks.serving.access import read_keys
     from keras_blocks.serving.listeners import port_after
+    from keras_blocks.serving.logs import log_start
 
     serve_repository(
         directory,
@@ -282,14 +283,8 @@ def serve(
         certificate=certificate,
         log_format=log_format,
         access_log=access_log,
-        on_start=_log_start if log_format == "json" else _announce,
+        on_start=log_start if log_format == "json" else _announce,
     )
-
-
-def _log_start(repository: Any, url: str, grpc: str | None) -> None:
-    from keras_blocks.serving.logs import log_start
-
-    log_start(repository, url, grpc)
 
 
 def _announce(repository: Any, url: str, grpc: str | None) -> None:

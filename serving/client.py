@@ -23,13 +23,13 @@ from keras_blocks.errors import KerasBlocksError
 from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, from_bfloat16
 from keras_blocks.serving.inputs import flat_inputs
 from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.protocol import HEADER_LENGTH, JSON, OCTETS, model_path
 from keras_blocks.serving.tensors import read_tensor, to_bytes
 from keras_blocks.serving.validation import check_names
 
 _DTYPES = {protocol: dtype for dtype, protocol in PROTOCOL.items()}
 _OVERLOADED = frozenset({429, 503})
 _LONGEST_WAIT = 10.0
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 _MODEL_URL = re.compile(r"(https?://.+)/v2/models/([^/?#]+)(?:/versions/(\d+))?(?:/infer)?/?")
 _NO_LIMITS = Limits(empty_elements=2**62)
 
@@ -109,22 +109,22 @@ class Client:
             ContractError: an input cannot become what the model takes.
             ServerError: what the server refused, with its message.
         """
-        path = _path(model, version)
+        path = model_path(model, version)
         contract = self.contract(model, version)
         arrays = flat_inputs(contract, inputs)
         check_names(contract, arrays)
         head, body = _request(contract, arrays, outputs)
         try:
-            headers, content = self._ask("POST", f"{path}/infer", body, {_HEADER_LENGTH: head})
+            headers, content = self._ask("POST", f"{path}/infer", body, {HEADER_LENGTH: head})
         except ServerError as error:
             if error.status in (400, 404):  # the model may be another one by now
                 self._contracts.pop(path, None)
             raise
-        return _outputs(content, int(headers.get(_HEADER_LENGTH, len(content))))
+        return _outputs(content, int(headers.get(HEADER_LENGTH, len(content))))
 
     def contract(self, model: str, version: int | None = None) -> Contract:
         """The inputs and outputs of a model, as far as the server tells; asked for once."""
-        path = _path(model, version)
+        path = model_path(model, version)
         if path not in self._contracts:
             metadata = self._json("GET", path)
             try:
@@ -137,11 +137,11 @@ class Client:
 
     def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
         """What the server says of a model: its inputs, outputs and versions."""
-        return self._json("GET", _path(model, version))
+        return self._json("GET", model_path(model, version))
 
     def ready(self, model: str | None = None, version: int | None = None) -> bool:
         """Whether the server, or one of its models, answers."""
-        path = "/v2/health" if model is None else _path(model, version)
+        path = "/v2/health" if model is None else model_path(model, version)
         try:
             return bool(self._json("GET", f"{path}/ready", retries=0).get("ready"))
         except (ServerError, OSError):
@@ -202,7 +202,7 @@ class Client:
             connection, used = self._free.pop(), True
         except IndexError:
             connection, used = self._connect(), False
-        media = {"Content-Type": "application/octet-stream" if headers else "application/json"}
+        media = {"Content-Type": OCTETS if headers else JSON}
         try:
             given = {**media, **self._access, **headers}
             connection.request(method, self._prefix + path, body or None, given)
@@ -302,11 +302,6 @@ def split_model_url(url: str) -> tuple[str, str, int | None]:
             f"http://localhost:8080/v2/models/NAME/versions/3"
         )
     return found[1], unquote(found[2]), int(found[3]) if found[3] else None
-
-
-def _path(model: str, version: int | None) -> str:
-    path = f"/v2/models/{quote(model, safe='')}"
-    return path if version is None else f"{path}/versions/{version}"
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:

@@ -14,6 +14,7 @@ from keras_blocks.serving.datatypes import PROTOCOL
 from keras_blocks.serving.inputs import join_rows, split_rows
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.model import Model
+from keras_blocks.serving.protocol import HEADER_LENGTH
 from keras_blocks.serving.tensors import read_tensor, to_bytes, to_json
 from keras_blocks.serving.validation import check_names
 from keras_blocks.serving.values import refuse
@@ -169,7 +170,7 @@ def _cut_binary(
             raise refuse(
                 name[:100],
                 f"'binary_data_size' is {size!r:.40}, but {len(rest)} bytes are left behind the "
-                f"JSON; send its length as the header Inference-Header-Content-Length",
+                f"JSON; send its length as the header {HEADER_LENGTH}",
             )
         parts[name], rest = rest[:size], rest[size:]
     if rest:

@@ -6,7 +6,6 @@ import io
 import sys
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from rich import box
@@ -19,6 +18,7 @@ from keras_blocks.contract import Contract, FlatTensor
 from keras_blocks.serving.datatypes import PROTOCOL
 from keras_blocks.serving.example import example_elements
 from keras_blocks.serving.inputs import split_rows
+from keras_blocks.serving.protocol import model_path
 from keras_blocks.serving.repository import Repository
 from keras_blocks.serving.snippets import curl_call
 from keras_blocks.serving.validation import show_shape
@@ -61,7 +61,7 @@ def curl_example(repository: Repository, url: str) -> str:
         call = curl_call(repository.get(name), url)
         if len(call) <= _LONGEST_EXAMPLE:
             return call
-    return f"curl {url}/v2/models/{quote(name)}"
+    return f"curl {url}{model_path(name)}"
 
 
 def _console() -> Console:

@@ -20,14 +20,13 @@ from keras_blocks.serving.doors import FIRST_SECONDS
 from keras_blocks.serving.faults import RequestError
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.observers import GONE, Observer, Seen
+from keras_blocks.serving.protocol import JSON
 
 # A refused body is read to its end, up to this much, or the client might not see the refusal.
 _DRAINED_BYTES = 64 * 2**20
 _HEADER_BYTES = 64 * 2**10
 _MOST_PIPELINED = 16
 _REQUEST_ID = b"x-request-id"
-
-JSON = "application/json"
 
 
 class Exchange:

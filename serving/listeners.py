@@ -7,7 +7,7 @@ import ctypes
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from keras_blocks.serving.options import ServerOptions
 
 LARGEST_PORT = 65535
+
+_NAMES = ("http", "grpc", "admin", "admin_grpc")
 
 _SO_ATTACH_FILTER = 26
 # A program for the kernel's packet filter, one instruction each: code, two jumps, a number.
@@ -47,6 +49,21 @@ class Listeners:
     def all(self) -> list[socket.socket]:
         """Every socket."""
         return [sock for sock in (self.http, self.grpc, *(self.admin or ())) if sock is not None]
+
+    def numbers(self) -> dict[str, int]:
+        """The file descriptors, by which a child process finds them; see `of_numbers`."""
+        admin = self.admin or (None, None)
+        named = zip(_NAMES, (self.http, self.grpc, *admin), strict=True)
+        return {name: sock.fileno() for name, sock in named if sock is not None}
+
+    @classmethod
+    def of_numbers(cls, numbers: Mapping[str, int]) -> Listeners:
+        """What a parent process listens on."""
+        http, grpc, admin, admin_grpc = (
+            socket.socket(fileno=numbers[name]) if name in numbers else None for name in _NAMES
+        )
+        assert http is not None
+        return cls(http, grpc, (admin, admin_grpc) if admin and admin_grpc else None)
 
 
 @contextlib.contextmanager

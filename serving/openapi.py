@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
 import keras_blocks
 from keras_blocks.serving.datatypes import PROTOCOL
 from keras_blocks.serving.example import example_elements, example_lists, example_request
-from keras_blocks.serving.http1 import JSON
 from keras_blocks.serving.metrics import MEDIA_TYPE
 from keras_blocks.serving.model import Model
+from keras_blocks.serving.protocol import HEADER_LENGTH, JSON, OCTETS, model_path
 from keras_blocks.serving.repository import Repository
 from keras_blocks.serving.schemas import (
     COUNT,
@@ -27,8 +26,6 @@ from keras_blocks.serving.snippets import curl_call, grpc_call, python_call
 from keras_blocks.serving.validation import describe_inputs
 
 DOCUMENT = "/v2/openapi.json"
-OCTETS = "application/octet-stream"
-HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _LONGEST_EXAMPLE = 5000  # elements; larger examples would be most of the document
 _LARGEST_EXAMPLE = 2**22  # elements; larger examples are not even made
@@ -126,9 +123,9 @@ def openapi_document(repository: Repository, keyed: bool) -> dict[str, Any]:
     """
     paths = _server_paths() | _model_paths(repository)
     for model in repository.all_models():
-        paths[f"{_path(model)}/versions/{model.version}/infer"] = _infer(model, versioned=True)
+        paths[f"{model_path(model.name, model.version)}/infer"] = _infer(model, versioned=True)
         if model is repository.get(model.name):
-            paths[f"{_path(model)}/infer"] = _infer(model, versioned=False)
+            paths[f"{model_path(model.name)}/infer"] = _infer(model, versioned=False)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -291,7 +288,3 @@ def _add_key_refusal(paths: dict[str, Any]) -> None:
 
 def _path_parameter(name: str, values: list[str]) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"enum": values}}
-
-
-def _path(model: Model) -> str:
-    return f"/v2/models/{quote(model.name, safe='')}"

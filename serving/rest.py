@@ -15,13 +15,15 @@ from keras_blocks.errors import ContractError
 from keras_blocks.serving.access import OPEN, ModelControl
 from keras_blocks.serving.codec import decode_request, encode_response
 from keras_blocks.serving.compression import inflate
+from keras_blocks.serving.descriptions import server_metadata
 from keras_blocks.serving.faults import RequestError, fault_of
-from keras_blocks.serving.http1 import JSON, Exchange
+from keras_blocks.serving.http1 import Exchange
 from keras_blocks.serving.jobs import Outputs
 from keras_blocks.serving.logs import fields
 from keras_blocks.serving.metrics import MEDIA_TYPE
 from keras_blocks.serving.observers import request_id
-from keras_blocks.serving.openapi import DOCUMENT, HEADER_LENGTH, OCTETS, openapi_document
+from keras_blocks.serving.openapi import DOCUMENT, openapi_document
+from keras_blocks.serving.protocol import HEADER_LENGTH, JSON, OCTETS
 from keras_blocks.serving.service import Service
 from keras_blocks.serving.web_files import FIRST_FILE, web_files
 
@@ -45,7 +47,7 @@ class Rest:
         self._control = control
         self._tasks: set[asyncio.Task[None]] = set()
         self._get: Mapping[str, Callable[..., Any]] = {
-            "server": service.server_metadata,
+            "server": server_metadata,
             "live": lambda: {"live": True},
             "model": service.metadata,
             "config": service.config,
@@ -249,8 +251,8 @@ def _check_media_type(exchange: Exchange, binary: bool) -> None:
     if not (binary and media_type == OCTETS):
         raise RequestError(
             415,
-            f"content type '{media_type[:40]}' is not read; send application/json, or "
-            f"application/octet-stream with the header {HEADER_LENGTH}",
+            f"content type '{media_type[:40]}' is not read; send {JSON}, or "
+            f"{OCTETS} with the header {HEADER_LENGTH}",
         )
 
 

@@ -14,6 +14,7 @@ from keras_blocks.errors import ContractError
 from keras_blocks.serving.access import OPEN, AccessError, ModelControl
 from keras_blocks.serving.batcher import Batcher
 from keras_blocks.serving.calls import Call, OneMessageCall
+from keras_blocks.serving.descriptions import server_metadata
 from keras_blocks.serving.faults import CANCELLED, OK, UNIMPLEMENTED, fault_of
 from keras_blocks.serving.folders import ModelNotFoundError
 from keras_blocks.serving.frames import Headers
@@ -52,7 +53,7 @@ class Rpc:
                 "ServerLive": lambda _: {"live": True},
                 "ServerReady": lambda _: {"ready": service.ready},
                 "ModelReady": self._model_ready,
-                "ServerMetadata": lambda _: service.server_metadata(),
+                "ServerMetadata": lambda _: server_metadata(),
                 "ModelMetadata": lambda m: service.metadata(m.name, m.version),
                 "ModelConfig": lambda m: {"config": service.config(m.name, m.version)},
                 "ModelStatistics": lambda m: service.statistics(m.name, m.version),

@@ -20,7 +20,6 @@ from keras_blocks.serving.descriptions import (
     model_metadata,
     model_statistics,
     repository_index,
-    server_metadata,
 )
 from keras_blocks.serving.folders import (
     FolderState,
@@ -144,10 +143,6 @@ class Service:
         wanted = self._wanted - self._unloaded
         return bool(self._batchers) and wanted <= set(self.repository.models)
 
-    def server_metadata(self) -> dict[str, Any]:
-        """The server's name, version and extensions."""
-        return server_metadata()
-
     def metadata(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A model's inputs and outputs."""
         return model_metadata(self.asked(name, version).model, self.repository.versions(name))
@@ -214,11 +209,7 @@ class Service:
     async def forget(self, name: str) -> None:
         """Takes a model out of service that the folder has no more, loaded or not."""
         async with self._changing:
-            self._wanted.discard(name)
-            self._states.pop(name, None)
-            if name in self.repository.models:
-                self.remove(name)
-            self._unloaded.discard(name)
+            self.drop(name)
 
     async def prepare(
         self, name: str, only: Collection[int] = ()
@@ -265,6 +256,14 @@ class Service:
         self.repository.get(name)
         self._unloaded.add(name)
         self._take_over(self.repository.with_model(name, {}), {})
+
+    def drop(self, name: str) -> None:
+        """Takes a model out of service, loaded or not, and out of what is asked for."""
+        self._wanted.discard(name)
+        self._states.pop(name, None)
+        if name in self.repository.models:
+            self.remove(name)
+        self._unloaded.discard(name)
 
     def holding(self) -> Holding:
         """What is held of the repository now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, STRING, from_bflo
 from keras_blocks.serving.example import example_inputs, example_request
 from keras_blocks.serving.inputs import split_rows
 from keras_blocks.serving.model import Model
+from keras_blocks.serving.protocol import model_path
 
 URL = "http://localhost:8080"
 GRPC = "localhost:8081"
@@ -22,8 +22,7 @@ _MOST_WRITTEN_OUT = 16
 def curl_call(model: Model, url: str = URL, version: int | None = None) -> str:
     """A command that sends the example as JSON."""
     body = json.dumps(example_request(model.contract)).replace("'", "'\\''")
-    path = f"/v2/models/{quote(model.name, safe='')}"
-    path += "" if version is None else f"/versions/{version}"
+    path = model_path(model.name, version)
     return f"curl {url}{path}/infer -H 'Content-Type: application/json' \\\n    -d '{body}'"
 
 

@@ -52,9 +52,7 @@ class Worker:
         """Loads what the others answer with, or what the folder holds where there are none."""
         self._options = options
         options.start_logging()
-        sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
-        admin = (sockets["admin"], sockets["admin_grpc"]) if "admin" in sockets else None
-        self._listeners = Listeners(sockets["http"], sockets.get("grpc"), admin)
+        self._listeners = Listeners.of_numbers(numbers)
         only = options.only if agreed is None else agreed.versions
         repository = await asyncio.to_thread(
             load_repository, options.directory, options.threads, only
@@ -73,12 +71,8 @@ class Worker:
         return await self.service.prepare(name, only)
 
     async def change(self, method: str, name: str) -> Holding:
-        """Changes this worker alone."""
-        if method == "forget":
-            await self.service.forget(name)
-        else:
-            {"commit": self.service.commit, "abandon": self.service.abandon,
-             "remove": self.service.remove}[method](name)  # fmt: skip
+        """Changes this worker alone: commit, abandon, remove or drop; see `Service`."""
+        getattr(self.service, method)(name)
         return self.service.holding()
 
     async def counts(self) -> Counts:

@@ -120,7 +120,7 @@ class Parent:
     async def forget(self, name: str) -> None:
         """Takes a model out of service that the folder has no more."""
         async with self._changing:
-            self._agreed = (await self._all("change", "forget", name))[0]
+            self._agreed = (await self._all("change", "drop", name))[0]
 
     async def counts(self) -> Counts:
         """What all workers counted, those that are gone too."""
@@ -195,7 +195,7 @@ class Parent:
     async def _launch(self) -> Child:
         ours, theirs = socket.socketpair()
         with theirs:
-            passed = (theirs.fileno(), *(sock.fileno() for sock in self._listeners.all()))
+            passed = (theirs.fileno(), *self._listeners.numbers().values())
             # In a group of its own Ctrl+C does not reach it: the parent asks it to stop.
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "keras_blocks.serving.worker", str(theirs.fileno())),
@@ -209,10 +209,7 @@ class Parent:
         return child
 
     async def _join(self, child: Child) -> None:
-        http, grpc, admin = self._listeners.http, self._listeners.grpc, self._listeners.admin
-        named = {"http": http, "grpc": grpc}
-        named |= dict(zip(("admin", "admin_grpc"), admin, strict=True)) if admin else {}
-        numbers = {name: sock.fileno() for name, sock in named.items() if sock is not None}
+        numbers = self._listeners.numbers()
         agreed = self._agreed if self._live else None
         holding = await child.channel.call("start", self._options, numbers, agreed)
         async with self._changing:
