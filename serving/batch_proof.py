@@ -16,11 +16,10 @@ from keras_blocks.serving.datatypes import (
     numpy_dtype,
     to_bfloat16,
 )
-from keras_blocks.serving.example import example_elements, example_inputs
+from keras_blocks.serving.example import MOST_TRIED, example_elements, example_inputs
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.session import RunError
 
-_MOST_ELEMENTS = 2**22
 # A product of another height is summed in another order; rows that see one another differ by more.
 _TOLERANCE = 1e-3
 # The same for 8 to 11 bits: ten roundings of bfloat16.
@@ -39,7 +38,7 @@ def proven_plan(model: Model) -> BatchPlan | None:
     Where the padding that the contract allows changes an answer, equal shapes are left.
     """
     plan = plan_batches(model.contract)
-    if plan is None or example_elements(model.contract) > _MOST_ELEMENTS:
+    if plan is None or example_elements(model.contract) > MOST_TRIED:
         return None
     if plan.padding.values and not _proven(model, plan):
         plan = plan_batches(model.contract, padded=False)

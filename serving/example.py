@@ -14,6 +14,9 @@ from keras_blocks.serving.session import ANY_SHAPE
 from keras_blocks.serving.trees import leaves
 from keras_blocks.serving.validation import split_dim
 
+MOST_TRIED = 2**22
+"""A model whose example has more elements is not run before its first request."""
+
 _ROWS = (3, 2)
 _FREE_SIZE = 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from keras_blocks.contract import METADATA_KEY, Contract
 from keras_blocks.errors import ContractError, ModelLoadError
 from keras_blocks.serving.contracts import contract_of
 from keras_blocks.serving.datatypes import BFLOAT16, from_bfloat16
+from keras_blocks.serving.example import MOST_TRIED, example_elements, example_inputs
 from keras_blocks.serving.graph import GraphFacts, graph_facts
 from keras_blocks.serving.inputs import flat_inputs
-from keras_blocks.serving.session import Session
+from keras_blocks.serving.session import RunError, Session
 from keras_blocks.serving.validation import InputChecks
 from keras_blocks.serving.values import refuse
 
@@ -134,6 +136,13 @@ class Model:
         """Runs the graph on arrays that were checked already."""
         names = self.wanted(outputs)
         return dict(zip(names, self.session.run(arrays, names), strict=True))
+
+    def warm_up(self) -> None:
+        """Runs once, so that no request pays for what onnxruntime does in a first run."""
+        if example_elements(self.contract) <= MOST_TRIED:
+            # The contract of a file that is not ours may allow what the graph does not take.
+            with contextlib.suppress(ContractError, RunError):
+                self.predict(example_inputs(self.contract))
 
     def wanted(self, outputs: Sequence[str] | None) -> Sequence[str]:
         """The names of the wanted outputs; all where None are named.

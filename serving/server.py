@@ -24,7 +24,7 @@ from keras_blocks.serving.repository import load_repository
 from keras_blocks.serving.rest import Rest
 from keras_blocks.serving.rpc import Rpc
 from keras_blocks.serving.service import Service
-from keras_blocks.serving.signals import stop_signals
+from keras_blocks.serving.signals import leave, stop_signals
 from keras_blocks.serving.tracing import open_traces, tracing_wanted
 
 _POLL_SECONDS = 0.02
@@ -48,6 +48,8 @@ def serve_alone(options: ServerOptions) -> None:
                 async with serving_as(options, service, listeners, options.looks_every):
                     options.announce(repository, listeners)
                     await stopping.wait()
+            if service.loading:
+                leave()
 
         asyncio.run(run())
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from keras_blocks.serving.repository import Repository, load_model
 from keras_blocks.serving.settings import ModelSettings
 from keras_blocks.serving.statistics import Counts, ModelStatistics
 
+_Loaded = TypeVar("_Loaded")
 _Plans = Mapping[Model, BatchPlan | None]
 _Prepared = tuple[Mapping[int, Model], ModelSettings, _Plans]
 
@@ -76,6 +77,7 @@ class Service:
         self._states = dict(repository.states)  # of each model's files when they were last loaded
         self._changing = asyncio.Lock()
         self._stops: set[asyncio.Task[None]] = set()
+        self._loads: set[asyncio.Future[Any]] = set()
 
     async def open(self) -> None:
         """Makes every model of the repository ready: each has run before the first request."""
@@ -230,12 +232,24 @@ class Service:
             raise ModelNotFoundError(f"the repository holds no model '{name[:100]}'")
         self._wanted.add(name)
         self._states[name] = await asyncio.to_thread(folder_state, directory / name)
-        versions, settings = await asyncio.to_thread(
+        versions, settings = await self._load_apart(
             load_model, directory / name, self.repository.threads, only
         )
-        plans = await asyncio.to_thread(_plans, list(versions.values()))
+        plans = await self._load_apart(_plans, list(versions.values()))
         self._prepared[name] = versions, settings, plans
         return tuple(sorted(versions)), self._states[name]
+
+    async def _load_apart(self, function: Callable[..., _Loaded], *arguments: Any) -> _Loaded:
+        # Shielded: a thread goes on when nobody waits for it any more, and is known until its end.
+        load = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        self._loads.add(load)
+        load.add_done_callback(self._loads.discard)
+        return await asyncio.shield(load)
+
+    @property
+    def loading(self) -> bool:
+        """Whether a thread loads a model; no thread can be made to stop."""
+        return bool(self._loads)
 
     def commit(self, name: str) -> None:
         """Puts what was prepared into service."""
@@ -292,4 +306,9 @@ class Service:
 
 
 def _plans(models: Sequence[Model]) -> _Plans:
-    return {model: proven_plan(model) for model in models}
+    plans = {}
+    for model in models:
+        plans[model] = proven_plan(model)
+        if plans[model] is None:  # the proof would have run it
+            model.warm_up()
+    return plans

@@ -114,18 +114,27 @@ def from_items(items: list[Any], tensor: FlatTensor) -> np.ndarray:
             f"{PROTOCOL[tensor.dtype]} expected, but element {index} is {_kind(items[index])}"
             f" ({_short(items[index])})",
         )
-    if dtype.kind in "iu" and items:
+    return _floats(items, tensor) if dtype.kind == "f" else _exact(items, tensor)
+
+
+def _exact(items: list[Any], tensor: FlatTensor) -> np.ndarray:
+    dtype = numpy_dtype(tensor.dtype)
+    try:
+        return np.array(items, dtype=dtype)
+    except OverflowError:
         info = np.iinfo(dtype)
-        worst = next((n for n in (min(items), max(items)) if not info.min <= n <= info.max), None)
-        if worst is not None:
-            raise _out_of_range(tensor, items.index(worst), worst)
+        index = next(i for i, n in enumerate(items) if not info.min <= n <= info.max)
+        raise _out_of_range(tensor, index, items[index]) from None
+
+
+def _floats(items: list[Any], tensor: FlatTensor) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):
-            array = np.array(items, dtype=dtype)
-    except OverflowError:
+            array = np.array(items, dtype=numpy_dtype(tensor.dtype))
+    except OverflowError:  # an integer beyond every float
         index = max(range(len(items)), key=lambda i: abs(items[i]))
         raise _out_of_range(tensor, index, items[index]) from None
-    if dtype.kind == "f" and np.isinf(array).any():
+    if np.isinf(array).any():
         _refuse_overflow(array, np.array(items, dtype="float64"), tensor)
     return array
 

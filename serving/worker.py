@@ -15,7 +15,7 @@ from keras_blocks.serving.options import ServerOptions
 from keras_blocks.serving.repository import load_repository
 from keras_blocks.serving.server import serving_as
 from keras_blocks.serving.service import Service
-from keras_blocks.serving.signals import stop_signals
+from keras_blocks.serving.signals import leave, stop_signals
 from keras_blocks.serving.statistics import Counts
 
 
@@ -117,5 +117,6 @@ if __name__ == "__main__":
 
     async def _main() -> None:
         await Worker().run(socket.socket(fileno=int(sys.argv[1])))
+        leave()
 
     asyncio.run(_main())

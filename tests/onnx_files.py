@@ -261,8 +261,8 @@ def parse(path: Path) -> Path:
     return save(path, nodes, inputs, outputs, contract=contract)
 
 
-def slow(path: Path) -> Path:
-    """Squares a matrix `steps` times in a loop: as slow as asked; y = steps."""
+def slow(path: Path, more: int = 0) -> Path:
+    """Squares a matrix `steps` times in a loop, and `more` times: as slow as asked."""
     body = helper.make_graph(
         [
             node("MatMul", ["m_in", "m_in"], ["m_out"]),
@@ -286,7 +286,8 @@ def slow(path: Path) -> Path:
     return save(
         path,
         [
-            node("Squeeze", ["steps"], ["trips"]),
+            node("Squeeze", ["steps"], ["asked"]),
+            node("Add", ["asked", "more"], ["trips"]),
             node("Loop", ["trips", "go", "matrix", "zero"], ["last", "y"], body=body),
         ],
         [tensor("steps", INT64, [1])],
@@ -294,6 +295,7 @@ def slow(path: Path) -> Path:
         [
             constant("go", TensorProto.BOOL, [], [True]),
             constant("zero", INT64, [], [0]),
+            constant("more", INT64, [], [more]),
             constant("matrix", FLOAT, [256, 256], [0.001] * 65536),
         ],
     )

@@ -158,6 +158,22 @@ def test_a_run_without_end_is_cut_off_after_the_exit_timeout(tmp_path):
         assert "cut off after 0.5 seconds" in process.stdout.read()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_load_without_end_does_not_hold_up_the_end(tmp_path, workers):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    options = ("--workers", str(workers), "--watch-seconds", "0.1")
+    with server(tmp_path, *options) as (process, lines):
+        url = url_in(lines)
+        onnx_files.slow(tmp_path / "slow" / "1" / "model.onnx", more=FOREVER)
+        with httpx.Client(base_url=url) as client:
+            until_now = time.monotonic() + START_SECONDS
+            while client.get("/v2/health/ready").status_code == 200:
+                assert time.monotonic() < until_now
+        time.sleep(0.5)  # it is read, and warms up
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_SECONDS) == 0
+
+
 def test_a_second_sigterm_ends_it_at_once(tmp_path):
     onnx_files.slow(tmp_path / "slow" / "1" / "model.onnx")
     with server(tmp_path) as (process, lines):

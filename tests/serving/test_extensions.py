@@ -295,6 +295,9 @@ def test_statistics_count_requests_rows_and_runs(models_folder):
     assert counts["inference_stats"]["success"]["count"] == 3
     assert counts["inference_stats"]["success"]["ns"] >= counts["inference_stats"]["queue"]["ns"]
     assert counts["batch_stats"][0]["batch_size"] == 2
+    for computed in (counts["inference_stats"], counts["batch_stats"][0]):  # as perf_analyzer asks
+        parts = ("compute_input", "compute_infer", "compute_output")
+        assert [computed[part]["count"] for part in parts] == [3, 3, 3]
     assert [c["version"] for c in several] == ["1", "2", "10"]
     failed = {c["name"]: c["inference_stats"]["fail"]["count"] for c in every}
     assert (failed["gather"], failed["double"]) == (1, 0)

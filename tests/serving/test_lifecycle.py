@@ -10,6 +10,7 @@ import pytest
 
 from keras_blocks.errors import ModelLoadError
 from keras_blocks.serving import load_repository
+from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository import ModelNotFoundError
 from keras_blocks.serving.service import Service
 from keras_blocks.serving.settings import read_settings
@@ -52,6 +53,21 @@ async def until(condition):
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def test_every_model_has_run_before_its_first_request(folder, monkeypatch):
+    onnx_files.column_sums(folder / "column_sums" / "1" / "model.onnx")  # shares no runs
+    ran = []
+    run = Model.run
+    monkeypatch.setattr(Model, "run", lambda m, *given: ran.append(m.name) or run(m, *given))
+
+    async def open_and_close():
+        service = Service(load_repository(folder, threads=1))
+        await service.open()
+        await service.close()
+
+    asyncio.run(open_and_close())
+    assert set(ran) == {"double", "column_sums"}
 
 
 def has(service, name, *versions):
