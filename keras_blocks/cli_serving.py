@@ -214,7 +214,7 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 256),
     help="Threads that one run may use; by default onnxruntime decides.",
 )
 def serve(

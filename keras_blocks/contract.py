@@ -17,8 +17,8 @@ PROOF_METADATA_KEY = "keras_blocks.proof"
 """Where the exporter leaves a short JSON summary of the proof."""
 CHANGES_METADATA_KEY = "keras_blocks.changes"
 """What was done to the file since it was exported: a JSON list, the first change first."""
-FORMAT_VERSION = 3
-"""1 knew of a tree only `tree_of` and `max_children`, 2 knew of no padding."""
+FORMAT_VERSION = 4
+"""1 knew of a tree only `tree_of` and `max_children`, 2 of no padding, 3 of no least sizes."""
 ROW_SPLITS_DTYPE = "int64"
 
 Dim = int | str
@@ -27,11 +27,12 @@ Dim = int | str
 
 @dataclass(frozen=True)
 class FlatTensor:
-    """One tensor of the ONNX graph."""
+    """One tensor of the ONNX graph; its `least` sizes are those of the `TensorSpec`."""
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
+    least: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class TensorSpec:
         padding: for a dense input, what masks a step of it, or None. Rows that hold other steps
             too may be followed by steps of this value, and by any where other inputs have the same
             second dim: no output changes, but those that have that dim get as many steps more.
+        least: of an input, the least size of each of its dims, in the order of `shape`: windows
+            inside the model would not fit into less. 0 where any size will do, fixed dims among
+            them; empty where any will do for all. What is shorter the file refuses.
     """
 
     name: str
@@ -76,6 +80,7 @@ class TensorSpec:
     edge_labels: int | None = None
     siblings_differ: bool = False
     padding: float | None = None
+    least: tuple[int, ...] = ()
 
     @property
     def row_splits_name(self) -> str:
@@ -84,7 +89,7 @@ class TensorSpec:
 
     def flat(self) -> tuple[FlatTensor, ...]:
         """The tensors of the ONNX graph that carry this one, in order."""
-        values = FlatTensor(self.name, self.dtype, self.shape)
+        values = FlatTensor(self.name, self.dtype, self.shape, self.least)
         if not self.ragged:
             return (values,)
         return values, FlatTensor(self.row_splits_name, ROW_SPLITS_DTYPE, ("batch+1",))
@@ -142,9 +147,12 @@ class Contract:
 
 
 def _spec(item: dict[str, Any]) -> TensorSpec:
-    spec = TensorSpec(**{**item, "shape": tuple(item["shape"])})
+    least = item.get("least", [])
+    spec = TensorSpec(**{**item, "shape": tuple(item["shape"]), "least": tuple(least)})
     well_typed = (
-        isinstance(item["shape"], list)
+        all(isinstance(sizes, list) for sizes in (item["shape"], least))
+        and len(least) in (0, len(spec.shape))
+        and all(type(size) is int and size >= 0 for size in least)
         and all(isinstance(dim, str) or (type(dim) is int and dim >= 0) for dim in spec.shape)
         and all(isinstance(text, str) for text in (spec.name, spec.dtype))
         and all(isinstance(flag, bool) for flag in (spec.ragged, spec.forest, spec.siblings_differ))

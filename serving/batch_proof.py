@@ -25,7 +25,10 @@ _TOLERANCE = 1e-3
 # The same for 8 to 11 bits: ten roundings of bfloat16.
 _HALF_TOLERANCE = 4e-2
 _HALVES = frozenset({"float16", BFLOAT16})
-_ROUNDS = 2
+# The second round's values are far from those of the request beside them.
+_SPREADS = (2.0, 2e4)
+# One scale for all rows of a run, so large values beside small ones take their digits.
+_MIXES_ROWS = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
 _FEWEST = 3  # requests that share the run
 _SHORTER = 8
 
@@ -35,10 +38,13 @@ def proven_plan(model: Model) -> BatchPlan | None:
 
     Named dims say which axis counts the rows, not that each row is computed for itself: a sum or a
     softmax over the batch keeps the names. So the model is run on a few requests, alone and joined.
+    Some ops are known to mix rows in a way that few requests may not show.
     Where the padding that the contract allows changes an answer, equal shapes are left.
     """
     plan = plan_batches(model.contract)
-    if plan is None or example_elements(model.contract) > MOST_TRIED:
+    if plan is None or _MIXES_ROWS & set(model.facts.ops):
+        return None
+    if example_elements(model.contract) > MOST_TRIED:
         return None
     if plan.padding.values and not _proven(model, plan):
         plan = plan_batches(model.contract, padded=False)
@@ -48,13 +54,15 @@ def proven_plan(model: Model) -> BatchPlan | None:
 def _proven(model: Model, plan: BatchPlan) -> bool:
     generator = np.random.default_rng(0)
     try:
-        return all(_equal_alone(model, plan, generator) for _ in range(_ROUNDS))
+        return all(_equal_alone(model, plan, generator, spread) for spread in _SPREADS)
     except (RunError, ValueError):  # it does not take these inputs, so nothing is proven
         return False
 
 
-def _equal_alone(model: Model, plan: BatchPlan, generator: np.random.Generator) -> bool:
-    whole = _random_request(model, plan, generator)
+def _equal_alone(
+    model: Model, plan: BatchPlan, generator: np.random.Generator, spread: float
+) -> bool:
+    whole = _random_request(model, plan, generator, spread)
     first = _first_row(plan, _random_request(model, plan, generator))
     requests = [first, whole, first]
     if plan.padding.values:
@@ -100,7 +108,7 @@ def _close(one: np.ndarray, other: np.ndarray, dtype: str) -> bool:
 
 
 def _random_request(
-    model: Model, plan: BatchPlan, generator: np.random.Generator
+    model: Model, plan: BatchPlan, generator: np.random.Generator, spread: float = _SPREADS[0]
 ) -> dict[str, np.ndarray]:
     inputs = example_inputs(model.contract)
     for spec in model.contract.inputs:
@@ -108,18 +116,20 @@ def _random_request(
         if not spec.ragged and plan.count_rows(inputs) != len(array):
             array = np.repeat(array[:1], plan.count_rows(inputs), axis=0)
         structural = spec.tree_of is not None or spec.siblings_differ
-        inputs[spec.name] = array if structural else _random_like(spec, array, generator)
+        inputs[spec.name] = array if structural else _random_like(spec, array, generator, spread)
     return inputs
 
 
-def _random_like(spec: TensorSpec, array: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _random_like(
+    spec: TensorSpec, array: np.ndarray, generator: np.random.Generator, spread: float
+) -> np.ndarray:
     if spec.dtype == STRING:
         return array
     if spec.dtype == BFLOAT16:
-        return to_bfloat16(_uniform(spec, array.shape, generator))
+        return to_bfloat16(_uniform(spec, array.shape, generator, spread))
     kind = numpy_dtype(spec.dtype).kind
     if kind == "f":
-        return _uniform(spec, array.shape, generator).astype(array.dtype)
+        return _uniform(spec, array.shape, generator, spread).astype(array.dtype)
     least = 0 if spec.minimum is None else math.ceil(spec.minimum)
     most = least + 1 if spec.maximum is None else min(math.floor(spec.maximum), least + 1000)
     if spec.edge_labels is not None:
@@ -128,10 +138,10 @@ def _random_like(spec: TensorSpec, array: np.ndarray, generator: np.random.Gener
 
 
 def _uniform(
-    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator
+    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, spread: float
 ) -> np.ndarray:
-    low = -2.0 if spec.minimum is None else spec.minimum
-    high = low + 4.0 if spec.maximum is None else min(spec.maximum, low + 4.0)
+    low = -spread if spec.minimum is None else spec.minimum
+    high = low + 2 * spread if spec.maximum is None else min(spec.maximum, low + 2 * spread)
     return generator.uniform(low, high, shape)
 
 

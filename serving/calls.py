@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 from typing import Any
@@ -17,9 +18,9 @@ from keras_blocks.serving.faults import (
     fault_of,
 )
 from keras_blocks.serving.frames import Headers, header_block
-from keras_blocks.serving.http2 import Stream
 from keras_blocks.serving.logs import fields
 from keras_blocks.serving.observers import Seen, request_id
+from keras_blocks.serving.streams import Stream
 
 _PREFIX = struct.Struct(">BI")  # compressed or not, length
 _TYPE = ("content-type", "application/grpc")
@@ -27,6 +28,8 @@ _HEADERS = header_block([(":status", "200"), _TYPE])
 _DONE = header_block([("grpc-status", "0")])
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _LONGEST_MESSAGE = 1000
+# Of one call; then the others have their turn of the event loop.
+_MESSAGES_A_TURN = 64
 
 _log = logging.getLogger("keras_blocks.serving")
 
@@ -50,8 +53,9 @@ class Call:
         self.seen = seen
         self._limit = limit
         self._encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | memoryview] = []
         self._size = 0
+        self._all_came = False
         self._finished = False
         self._answered = False
         self.timeout = _timeout(headers.get(b"grpc-timeout"))
@@ -70,14 +74,39 @@ class Call:
         """The client wants no answer any more."""
         self._end(CANCELLED)
 
+    def takes_more(self) -> bool:
+        """Whether another message may come now; `read_soon` when that changes."""
+        return True
+
     def on_data(self, data: bytes, ended: bool) -> None:
         """A piece of messages came."""
+        if data and not self._finished:
+            self._chunks.append(data)
+            self._size += len(data)
+        self._all_came = ended
+        self._read_on()
+
+    def on_taken(self) -> None:
+        """The client has taken all answers so far."""
+        self.read_soon()
+
+    def read_soon(self) -> None:
+        """Hands on what came and was held back."""
+        if self._size or self._all_came:
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
         try:
-            if data and not self._finished:
-                self._chunks.append(data)
-                self._size += len(data)
-                self._read_messages()
-            if ended and not self._finished:
+            for _ in range(_MESSAGES_A_TURN):
+                if self._finished or not self.takes_more():
+                    return
+                if not self._read_message():
+                    break
+            else:
+                self.read_soon()
+                return
+            if self._all_came:
+                self._all_came = False  # it is told once
                 if self._size:
                     raise RequestError(400, "the message ends early")
                 self.on_end()
@@ -120,26 +149,25 @@ class Call:
         if self.seen is not None:
             self.seen.end(code)
 
-    def _read_messages(self) -> None:
-        while self._size >= _PREFIX.size:
-            if len(self._chunks[0]) < _PREFIX.size:
-                self._chunks = [b"".join(self._chunks)]
-            compressed, length = _PREFIX.unpack_from(self._chunks[0])
-            if length > self._limit:
-                raise too_large(self._limit)
-            end = _PREFIX.size + length
-            if self._size < end:
-                return
-            whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks = [whole[end:]] if self._size > end else []
-            self._size -= end
-            self._stream.credit(end)
-            data: Any = memoryview(whole)[_PREFIX.size : end]
-            if compressed:
-                data = inflate(data, self._encoding, self._limit)
-            self.on_message(data)
-            if self._finished:
-                return
+    def _read_message(self) -> bool:
+        """Hands on the next message, if it came whole."""
+        if self._size < _PREFIX.size:
+            return False
+        if len(self._chunks[0]) < _PREFIX.size:
+            self._chunks = [b"".join(self._chunks)]
+        compressed, length = _PREFIX.unpack_from(self._chunks[0])
+        if length > self._limit:
+            raise too_large(self._limit)
+        end = _PREFIX.size + length
+        if self._size < end:
+            return False
+        whole = memoryview(self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
+        self._chunks = [whole[end:]] if self._size > end else []
+        self._size -= end
+        self._stream.credit(end)
+        data: Any = whole[_PREFIX.size : end]
+        self.on_message(inflate(data, self._encoding, self._limit) if compressed else data)
+        return True
 
 
 class OneMessageCall(Call):

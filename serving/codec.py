@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ContractError
 from keras_blocks.serving.datatypes import PROTOCOL
-from keras_blocks.serving.inputs import join_rows, split_rows
+from keras_blocks.serving.inputs import join_rows
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.protocol import HEADER_LENGTH
@@ -228,17 +229,14 @@ def _nested_rows(
     for spec in contract.outputs:
         if not spec.ragged or not {spec.name, spec.row_splits_name} <= set(outputs):
             continue
-        rows = split_rows(outputs[spec.name], outputs[spec.row_splits_name])
-        shape = [len(rows), -1, *outputs[spec.name].shape[1:]]
-        data = [_nested_list(row, spec.dtype) for row in rows]
+        values, splits = outputs[spec.name], outputs[spec.row_splits_name].tolist()
+        flat = to_json(values, spec.dtype)
+        steps = _fold(flat if isinstance(flat, list) else flat.tolist(), values.shape)
+        data = [steps[start:end] for start, end in pairwise(splits)]
+        shape = [len(data), -1, *values.shape[1:]]
         tensor = {"name": spec.name, "datatype": PROTOCOL[spec.dtype], "shape": shape, "data": data}
         nested[spec.name], nested[spec.row_splits_name] = [tensor], []
     return nested
-
-
-def _nested_list(row: np.ndarray, dtype: str) -> Any:
-    flat = to_json(row, dtype)
-    return _fold(flat if isinstance(flat, list) else flat.tolist(), row.shape)
 
 
 def _fold(flat: list[Any], shape: Sequence[int]) -> Any:

@@ -25,6 +25,7 @@ from keras_blocks.serving.statistics import Duration, ModelStatistics
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 PLATFORM = "onnxruntime_onnx"
 _SHOWN = (
+    "least",
     "minimum",
     "maximum",
     "tree_of",
@@ -168,7 +169,7 @@ def _tensor_metadata(spec: TensorSpec, tensor: FlatTensor) -> dict[str, Any]:
     if tensor.name == spec.name:
         for key in _SHOWN:
             value = getattr(spec, key)
-            if value is not None and value is not False:
+            if value is not None and value is not False and value != ():
                 parameters[key] = value
     return {
         "name": tensor.name,

@@ -26,10 +26,25 @@ class Connection(Protocol):
         """Ends the connection once what came is answered."""
 
     def abort(self) -> None:
-        """Ends the connection now."""
+        """Ends the connection when the client has taken what was written."""
 
     def expire(self, now: float) -> None:
         """Ends the connection of a client that has been silent for too long."""
+
+
+class Unread:
+    """What was written and the client has not taken."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._since = 0.0
+
+    def lies(self, transport: asyncio.Transport, now: float, seconds: float) -> bool:
+        """Whether the client has taken none of it for so long; asked again and again."""
+        size = transport.get_write_buffer_size()
+        if not size or size != self._size:
+            self._size, self._since = size, now
+        return now - self._since > seconds
 
 
 class Door:

@@ -119,6 +119,10 @@ def _sizes(contract: Contract) -> dict[str, int]:
     for spec in ragged:
         if isinstance(spec.shape[0], str):
             sizes[spec.shape[0]] = sum(_lengths(spec, contract))
+    for spec in contract.inputs:
+        for dim, least in zip(spec.shape, spec.least, strict=False):
+            if isinstance(dim, str):
+                sizes[dim] = max(sizes.get(dim, _FREE_SIZE), least)
     return sizes
 
 

@@ -62,7 +62,7 @@ def folder_state(folder: Path) -> FolderState:
     for path in _below(folder):
         try:
             status = path.stat()
-        except FileNotFoundError:  # it went while we looked
+        except OSError:  # it went while we looked, or is a link that leads nowhere
             continue
         name = str(path.relative_to(folder))
         is_folder = stat.S_ISDIR(status.st_mode)
@@ -75,7 +75,7 @@ def folder_state(folder: Path) -> FolderState:
 def _below(folder: Path) -> list[Path]:
     try:
         return sorted(folder.rglob("*"))
-    except FileNotFoundError:  # a folder of it did
+    except OSError:  # a folder of it did
         return []
 
 
@@ -92,8 +92,17 @@ def model_folders(directory: Path | None) -> list[str]:
 
 
 def subfolders(parent: Path) -> list[Path]:
-    """The folders in a folder, in order, without hidden ones."""
-    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+    """The folders in a folder, in order, without hidden ones and those whose name is no text."""
+    paths = (path for path in parent.iterdir() if path.name[0] != "." and _is_text(path.name))
+    return sorted(path for path in paths if path.is_dir())
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8; no request could name it
+        return False
+    return True
 
 
 async def watch(
@@ -145,5 +154,7 @@ async def _try(change: Awaitable[None], name: str) -> None:
         await change
     except KerasBlocksError as error:
         _log.error("model '%s' was not changed: %s", name, error)
+    except Exception:  # whatever is wrong with one model, the others are watched on
+        _log.exception("model '%s' was not changed", name)
     else:
         _log.info("model '%s' was changed", name)

@@ -16,7 +16,7 @@ from typing import Any
 import httptools
 
 from keras_blocks.serving.compression import too_large
-from keras_blocks.serving.doors import FIRST_SECONDS
+from keras_blocks.serving.doors import FIRST_SECONDS, Unread
 from keras_blocks.serving.faults import RequestError
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.observers import GONE, Observer, Seen
@@ -136,6 +136,7 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
+        self._unread = Unread()
         self._current: Exchange | None = None
         self._backlog: deque[Exchange | tuple[Exchange, RequestError]] = deque()
         self._writable = True
@@ -169,6 +170,7 @@ class HttpConnection(asyncio.Protocol):
         self._last = self._loop.time()
         if self._broken:
             return
+        self._between += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -178,10 +180,8 @@ class HttpConnection(asyncio.Protocol):
             if not isinstance(cause, RequestError):
                 cause = RequestError(400, f"this is no HTTP request: {error}", closes=True)
             self._break(cause)
-        if self._reading == "head":
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEADER_BYTES:
-                self._break(RequestError(431, "the headers are too long", closes=True))
+        if self._reading is not None and self._between > _HEADER_BYTES:
+            self._break(RequestError(431, "the headers are too long", closes=True))
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no further ones."""
@@ -207,12 +207,13 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        self._headers[name.lower()] = value
+        if self._reading == "head":  # those behind a body in chunks say nothing of it
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """The body comes next, if it may."""
         self._reading = "body"
-        self._head_bytes = 0
+        self._between = 0
         declared = int(self._headers.get(b"content-length") or 0)  # the parser has checked it
         waits = self._headers.get(b"expect", b"").lower() == b"100-continue"
         if declared > self._limits.body_bytes:
@@ -225,6 +226,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        self._between = 0
         self._size += len(body)
         if self._size > self._limits.body_bytes:
             self._too_large(closes=self._size > self._limits.body_bytes + _DRAINED_BYTES)
@@ -281,13 +283,16 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Ends the connection now."""
+        """Ends the connection when the client has taken what was written."""
         if self._transport is not None:
             self._transport.close()
 
     def expire(self, now: float) -> None:
         """Ends the connection of a client that has been silent for too long."""
         silent = self._limits.silent_seconds
+        if self._transport is not None and self._unread.lies(self._transport, now, silent):
+            self._transport.abort()
+            return
         if self._reading is not None:
             since = self._begun if self._reading == "head" else self._last
             if now - since > silent and self._current is None:
@@ -301,7 +306,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._chunks: list[bytes] = []
         self._size = 0
-        self._head_bytes = 0
+        self._between = 0
         self._refusal = None
 
     def _exchange(self, body: bytes, stays: bool) -> Exchange:

@@ -7,13 +7,13 @@ event loop in which its last byte came, so that all calls of a turn can share on
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from keras_blocks.serving import frames as h2
-from keras_blocks.serving.doors import FIRST_SECONDS
+from keras_blocks.serving.doors import FIRST_SECONDS, Unread
 from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.streams import Listener, Stream
 
 _DEFAULT_WINDOW = 2**16 - 1
 _FRAME_BYTES = 2**20  # the largest frame that we take; small ones cost a turn of the loop each
@@ -23,62 +23,6 @@ _MOST_STREAMS = 512
 _RESETS_PER_SECOND = 1000
 # An idle client keeps its connection for longer than over HTTP/1: it opens only one.
 _IDLE_FACTOR = 10
-
-
-class Listener(Protocol):
-    """What answers a stream."""
-
-    def on_data(self, data: bytes, ended: bool) -> None:
-        """A piece of what the client sends, and whether it was the last."""
-
-    def on_gone(self) -> None:
-        """The client wants no answer any more."""
-
-
-class Stream:
-    """One call.
-
-    Args:
-        number: its number on the connection.
-        window: how many bytes the client takes now.
-    """
-
-    __slots__ = (
-        "_connection",
-        "ended",
-        "held",
-        "last",
-        "listener",
-        "may_pause",
-        "number",
-        "pending",
-        "used",
-        "window",
-    )
-
-    def __init__(self, connection: Http2Connection, number: int, window: int, now: float):
-        self._connection = connection
-        self.number = number
-        self.window = window
-        self.last = now
-        self.listener: Listener | None = None
-        self.ended = False
-        """Whether the client has sent all."""
-        self.may_pause = False
-        """Whether the client may take its time to send more."""
-        self.held = 0
-        self.used = 0
-        self.pending: deque[tuple[bytes, bool]] = deque()
-
-    def send(self, headers: bytes, data: bytes, trailers: bytes) -> None:
-        """Sends header block, data and trailers, as far as they are not empty; the client reads
-        them in that order. Trailers end the stream.
-        """
-        self._connection.send(self, headers, data, trailers)
-
-    def credit(self, size: int) -> None:
-        """Lets the client send so many bytes more, once they were used here."""
-        self._connection.credit(self, size)
 
 
 class Http2Connection(asyncio.Protocol):
@@ -101,6 +45,7 @@ class Http2Connection(asyncio.Protocol):
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._unread = Unread()
         self._buffer = b""
         self._greeted = False
         self._headers = h2.HeaderReader()
@@ -108,7 +53,7 @@ class Http2Connection(asyncio.Protocol):
         self._last_stream = 0
         self._block: tuple[int, int, bytes] | None = None  # headers that CONTINUATION goes on
         self._window = _DEFAULT_WINDOW
-        self._stream_window = _DEFAULT_WINDOW
+        self._first_window = _DEFAULT_WINDOW  # of a stream
         self._frame_bytes = 2**14
         self._held = 0  # bytes that came and are in use
         self._used = 0  # bytes that are done with, which the client may send anew when told
@@ -116,6 +61,7 @@ class Http2Connection(asyncio.Protocol):
         self._closing = False
         self._last = self._made = self._loop.time()
         self._resets = 0
+        self._opened = False  # whether the client takes more than it did
 
     # asyncio calls these
 
@@ -159,6 +105,10 @@ class Http2Connection(asyncio.Protocol):
                 self._read_frame(kind, flags, number & h2.LARGEST_WINDOW, payload)
                 start = end
             self._buffer = buffer[start:]
+            if self._opened:  # once for all of its frames: each may open little, on many streams
+                self._opened = False
+                for stream in [s for s in self._streams.values() if s.pending]:
+                    self._flow(stream)
         except h2.ConnectionFault as fault:
             self._end(fault.code)
 
@@ -184,7 +134,7 @@ class Http2Connection(asyncio.Protocol):
             self._leave()
 
     def abort(self) -> None:
-        """Ends the connection now."""
+        """Ends the connection when the client has taken what was written."""
         if self._transport is not None:
             self._transport.close()
 
@@ -192,6 +142,9 @@ class Http2Connection(asyncio.Protocol):
         """Ends the connection or the calls of a client that has been silent for too long."""
         self._resets = 0
         silent = self._limits.silent_seconds
+        if self._transport is not None and self._unread.lies(self._transport, now, silent):
+            self._transport.abort()
+            return
         for stream in list(self._streams.values()):
             waits = stream.pending or not (stream.ended or stream.may_pause)
             if waits and now - stream.last > silent:
@@ -215,7 +168,7 @@ class Http2Connection(asyncio.Protocol):
         if last and not stream.ended:
             last += h2.reset(number, h2.NO_ERROR)  # the rest of the request is not needed
         first = h2.frame(h2.HEADERS, h2.END_HEADERS, number, headers) if headers else b""
-        fits = len(data) <= min(self._frame_bytes, self._window, stream.window)
+        fits = len(data) <= self._room(stream)
         if fits and not stream.pending:
             if data:
                 self._window -= len(data)
@@ -227,9 +180,9 @@ class Http2Connection(asyncio.Protocol):
             return
         self._write(first)
         if data:
-            stream.pending.append((data, False))
+            stream.pending.append((memoryview(data), False))
         if last:
-            stream.pending.append((last, True))
+            stream.pending.append((memoryview(last), True))
         self._flow(stream)
 
     def credit(self, stream: Stream, size: int) -> None:
@@ -263,6 +216,8 @@ class Http2Connection(asyncio.Protocol):
         elif kind == h2.CONTINUATION:
             if self._block is None or self._block[0] != number:
                 raise h2.ConnectionFault(h2.PROTOCOL_ERROR, "a continuation of nothing")
+            if not payload and not flags & h2.END_HEADERS:  # they could go on for ever
+                raise h2.ConnectionFault(h2.ENHANCE_YOUR_CALM, "a continuation with nothing")
             self._read_block(flags | self._block[1], number, self._block[2] + payload)
         elif kind == h2.WINDOW_UPDATE:
             self._read_window(number, h2.read_number(payload))
@@ -301,7 +256,7 @@ class Http2Connection(asyncio.Protocol):
         if self._closing or len(self._streams) >= _MOST_STREAMS:
             self._write(h2.reset(number, h2.REFUSED_STREAM))
             return
-        stream = Stream(self, number, self._stream_window, self._last)
+        stream = Stream(self, number, self._last)
         self._streams[number] = stream
         stream.listener = self._open_stream(stream, headers)
         if ended:
@@ -346,48 +301,50 @@ class Http2Connection(asyncio.Protocol):
             self._window += size
             if self._window > h2.LARGEST_WINDOW:
                 raise h2.ConnectionFault(h2.FLOW_CONTROL_ERROR, "the window is too large")
-            for stream in list(self._streams.values()):
-                self._flow(stream)
         elif number in self._streams:
             stream = self._streams[number]
             stream.window += size
-            if stream.window > h2.LARGEST_WINDOW:
+            if self._first_window + stream.window > h2.LARGEST_WINDOW:
+                self._count_reset()
                 self._reset(stream, h2.FLOW_CONTROL_ERROR)
-            else:
-                self._flow(stream)
+        self._opened = True
 
     def _read_settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
             raise h2.ConnectionFault(h2.PROTOCOL_ERROR, "settings of a stream")
         if flags & h2.ACK:
             return
-        for setting, value in h2.read_settings(payload):
+        for setting, value in dict(h2.read_settings(payload)).items():
             if setting == h2.INITIAL_WINDOW_SIZE:
                 if value > h2.LARGEST_WINDOW:
                     raise h2.ConnectionFault(h2.FLOW_CONTROL_ERROR, "the window is too large")
-                for stream in self._streams.values():
-                    stream.window += value - self._stream_window
-                self._stream_window = value
+                self._first_window = value
+                self._opened = True
             elif setting == h2.MAX_FRAME_SIZE:
                 if not 2**14 <= value <= h2.LARGEST_FRAME:
                     raise h2.ConnectionFault(h2.PROTOCOL_ERROR, "a frame size that is not allowed")
                 self._frame_bytes = value
         self._write(h2.frame(h2.SETTINGS, h2.ACK, 0))
-        for stream in list(self._streams.values()):
-            self._flow(stream)
 
     def _read_reset(self, number: int, payload: bytes) -> None:
         h2.read_number(payload)
         if number > self._last_stream or not number:
             raise h2.ConnectionFault(h2.PROTOCOL_ERROR, "a reset of a stream that is not open")
-        self._resets += 1
-        if self._resets > _RESETS_PER_SECOND:
-            raise h2.ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many calls are given up")
+        self._count_reset()
         stream = self._streams.get(number)
         if stream is not None:
             self._forget(stream)
             if stream.listener is not None:
                 stream.listener.on_gone()
+
+    def _count_reset(self) -> None:
+        self._resets += 1
+        if self._resets > _RESETS_PER_SECOND:
+            raise h2.ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many calls are given up")
+
+    def _room(self, stream: Stream) -> int:
+        """How much data may go out in one frame now."""
+        return min(self._frame_bytes, self._window, self._first_window + stream.window)
 
     def _flow(self, stream: Stream) -> None:
         """Sends what waits, as far as the client takes it."""
@@ -397,7 +354,7 @@ class Http2Connection(asyncio.Protocol):
                 self._write(data)
                 self._forget(stream)
                 return
-            size = min(len(data), self._frame_bytes, self._window, stream.window)
+            size = min(len(data), self._room(stream))
             if size <= 0:
                 stream.pending.appendleft((data, False))
                 return
@@ -407,6 +364,8 @@ class Http2Connection(asyncio.Protocol):
             self._write(h2.frame(h2.DATA, 0, stream.number, data[:size]))
             if size < len(data):
                 stream.pending.appendleft((data[size:], False))
+        if stream.listener is not None:
+            stream.listener.on_taken()
 
     def _reset(self, stream: Stream, code: int) -> None:
         self._write(h2.reset(stream.number, code))
@@ -435,6 +394,6 @@ class Http2Connection(asyncio.Protocol):
         self._closing = True
         self.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,21 +46,29 @@ def join_rows(spec: TensorSpec, rows: Any) -> tuple[np.ndarray, np.ndarray]:
     values = FlatTensor(spec.name, spec.dtype, spec.shape)
     if not isinstance(rows, list | tuple | np.ndarray):
         raise refuse(spec.name, f"a list of rows expected, got {type(rows).__name__}")
-    arrays = []
     for index, row in enumerate(rows):
         if not isinstance(row, list | tuple | np.ndarray):
             raise refuse(spec.name, f"row {index} is {row!r:.40}, a list of steps expected")
-        array = to_array(row, values)
+    if any(isinstance(row, np.ndarray) for row in rows):
+        return _join_arrays(values, rows)
+    # All steps at once: a request may hold millions of rows.
+    steps = to_array(list(chain.from_iterable(rows)), values)
+    check_shape(values, steps.shape)
+    return steps, _row_splits(rows)
+
+
+def _join_arrays(values: FlatTensor, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    arrays = [to_array(row, values) for row in rows]
+    for array in arrays:
         check_shape(values, array.shape)
-        arrays.append(array)
-    lengths = [len(array) for array in arrays]
-    splits = np.cumsum([0, *lengths], dtype=ROW_SPLITS_DTYPE)
     full = [array for array in arrays if len(array)] or arrays[:1]
-    if not full:
-        return to_array([], values), splits
     if len({array.shape[1:] for array in full}) > 1:
-        raise refuse(spec.name, "its rows have steps of different shapes")
-    return np.concatenate(full), splits
+        raise refuse(values.name, "its rows have steps of different shapes")
+    return np.concatenate(full), _row_splits(arrays)
+
+
+def _row_splits(rows: Iterable[Sized]) -> np.ndarray:
+    return np.cumsum([0, *map(len, rows)], dtype=ROW_SPLITS_DTYPE)
 
 
 def split_rows(values: np.ndarray, row_splits: np.ndarray) -> list[np.ndarray]:

@@ -22,8 +22,9 @@ class Limits:
             Recurrent ops pad their rows, so one long row among many short ones costs this much.
         empty_elements: greatest product of the other dims of a tensor without elements: the
             declared shape [0, 10**12] costs no byte here, but a sum over its first axis would.
-        silent_seconds: how long to wait for the next piece of the body; less than the time that
-            the server takes for an orderly end.
+        silent_seconds: how long to wait for the next piece of the body, or until the client takes
+            the next piece of its answer; less than the time that the server takes for an orderly
+            end.
         idle_seconds: how long a connection may stay open between two requests.
     """
 

@@ -166,8 +166,12 @@ def _load_versions(
     elif not chosen:
         problems.append(f"{folder}: none of its versions is among those of its settings")
     models = {}
+    repository = folder.parent.resolve()
     for version in chosen:
         path = folder / str(version) / MODEL_FILE
+        if not path.resolve().is_relative_to(repository):
+            problems.append(f"{path}: it is a link out of {repository}; put the file itself there")
+            continue
         used = threads if settings.threads is None else settings.threads
         try:
             models[version] = Model.load(path, name=folder.name, version=version, threads=used)

@@ -19,15 +19,17 @@ from keras_blocks.serving.faults import CANCELLED, OK, UNIMPLEMENTED, fault_of
 from keras_blocks.serving.folders import ModelNotFoundError
 from keras_blocks.serving.frames import Headers
 from keras_blocks.serving.grpc_codec import ModelInferRequest, decode_message, encode_message
-from keras_blocks.serving.http2 import Stream
 from keras_blocks.serving.jobs import Job, Outputs
 from keras_blocks.serving.messages import SERVICE, message_class
 from keras_blocks.serving.observers import Observer, Seen
 from keras_blocks.serving.service import Service
+from keras_blocks.serving.streams import Stream
 
 _HEALTH = "/grpc.health.v1.Health/Check"
 # Who watches a server needs no key.
 _OPEN = frozenset({_HEALTH, f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
+# Of one stream; what more of its messages came is read when some are answered.
+_MOST_UNANSWERED = 256
 _StreamResponse = message_class("ModelStreamInferResponse")
 
 
@@ -221,6 +223,10 @@ class _StreamCall(Call):
         self._jobs: dict[int, tuple[Batcher, Job, Seen | None]] = {}
         self._ended = False
 
+    def takes_more(self) -> bool:
+        """Not while the client leaves answers lying, nor before a part of them is there."""
+        return len(self._slots) < _MOST_UNANSWERED and not self._stream.pending
+
     def on_message(self, data: Any) -> None:
         slot: list[Any] = []
         self._slots.append(slot)
@@ -261,10 +267,13 @@ class _StreamCall(Call):
                 seen.end(CANCELLED)
 
     def _send_ready(self) -> None:
+        full = not self.takes_more()
         while self._slots and self._slots[0]:
             self.answer(self._slots.popleft()[0], last=False)
         if self._ended and not self._slots:
             self.finish(0, "")
+        elif full:
+            self.read_soon()
 
 
 def _response(name: str) -> Any:

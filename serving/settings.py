@@ -20,6 +20,8 @@ from keras_blocks.errors import ModelLoadError
 from keras_blocks.serving.jobs import BatchSettings
 
 SETTINGS_FILE = "model.toml"
+MOST_THREADS = 256
+"""onnxruntime starts as many as it is told to, before anything else."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def read_settings(folder: Path) -> ModelSettings:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ModelSettings()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelLoadError(f"{path}: {error}") from error
     try:
         return _settings(content)
@@ -79,8 +81,8 @@ def _settings(content: dict[str, Any]) -> ModelSettings:
     ):
         raise ValueError(f"versions is {versions!r}, expected 'all', a number from 1, or a list")
     threads = content.get("threads")
-    if threads is not None and not _is_count(threads):
-        raise ValueError(f"threads is {threads!r}, expected a number from 1")
+    if threads is not None and not (_is_count(threads) and threads <= MOST_THREADS):
+        raise ValueError(f"threads is {threads!r}, expected a number from 1 to {MOST_THREADS}")
     return ModelSettings(versions, threads, _batching(content.get("batching", {})))
 
 

@@ -15,6 +15,8 @@ from keras_blocks.serving.session import ANY_SHAPE
 from keras_blocks.serving.trees import check_trees
 from keras_blocks.serving.values import refuse
 
+_MOST_SHOWN = 20  # dims; a request may claim any number of them
+
 
 class InputChecks:
     """The checks of one model's inputs.
@@ -81,11 +83,12 @@ def describe_inputs(contract: Contract) -> str:
 
 def show_shape(shape: Sequence[Dim]) -> str:
     """A shape with its named dims, for people."""
-    return f"[{', '.join(map(str, shape))}]"
+    shown = [str(dim) for dim in shape[:_MOST_SHOWN]]
+    return f"[{', '.join(shown)}{', ...' if len(shape) > _MOST_SHOWN else ''}]"
 
 
 def check_shape(tensor: FlatTensor, shape: Sequence[int]) -> None:
-    """Checks rank and fixed dims; it needs no data, so a declared shape can be checked first."""
+    """Checks rank, fixed dims and least sizes, before there is any data."""
     if tensor.shape == ANY_SHAPE:
         return
     if len(shape) != len(tensor.shape):
@@ -100,6 +103,12 @@ def check_shape(tensor: FlatTensor, shape: Sequence[int]) -> None:
                 tensor.name,
                 f"shape {show_shape(shape)} has {size} entries along axis {axis}, "
                 f"{show_shape(tensor.shape)} expected",
+            )
+        if tensor.least and size < tensor.least[axis]:
+            raise refuse(
+                tensor.name,
+                f"axis {axis} ('{dim}') is {size}, at least {tensor.least[axis]} expected: the "
+                f"windows of the model are as long",
             )
 
 

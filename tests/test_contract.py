@@ -59,6 +59,28 @@ def test_a_contract_of_the_first_format_is_read():
     )
 
 
+def test_a_contract_without_least_sizes_is_read():
+    spec = TensorSpec("x", "float32", ("batch", "x.time", 4))
+    body = json.loads(Contract((spec,), ()).to_json())
+    del body["inputs"][0]["least"]
+    assert Contract.from_json(json.dumps({**body, "format": 3})).inputs == (spec,)
+
+
+def test_the_tensors_of_the_graph_have_the_least_sizes():
+    spec = TensorSpec("x", "float32", ("batch", "x.time", 4), least=(0, 5, 0))
+    read = Contract.from_json(Contract((spec,), ()).to_json())
+    assert [tensor.least for tensor in read.flat_inputs()] == [(0, 5, 0)]
+
+
+@pytest.mark.parametrize("least", [[0, 5], [0, -1, 0], [0, "5", 0], "abc", 5])
+def test_least_sizes_are_one_for_each_dim(least):
+    spec = TensorSpec("x", "float32", ("batch", "x.time", 4))
+    body = json.loads(Contract((spec,), ()).to_json())
+    body["inputs"][0]["least"] = least
+    with pytest.raises(ValueError, match="not a keras_blocks contract"):
+        Contract.from_json(json.dumps(body))
+
+
 def test_a_newer_format_asks_for_an_upgrade():
     body = {**json.loads(TREES.to_json()), "format": FORMAT_VERSION + 1}
     with pytest.raises(ValueError, match=f"reads up to {FORMAT_VERSION}; upgrade"):

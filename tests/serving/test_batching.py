@@ -165,6 +165,12 @@ def test_a_model_whose_rows_see_one_another_is_found_out_though_its_dims_fit(tmp
     assert proven_plan(Model.load(path)) is None
 
 
+def test_a_model_with_one_scale_for_all_rows_is_not_batched(tmp_path):
+    path = onnx_files.quantized(tmp_path / "model.onnx")
+    assert plan_batches(Model.load(path).contract) is not None
+    assert proven_plan(Model.load(path)) is None
+
+
 @pytest.mark.parametrize(
     ("op", "padded"), [("ReduceSum", True), ("ReduceMax", False), ("ReduceMean", False)]
 )

@@ -89,6 +89,42 @@ def test_a_body_in_chunks_is_read(client):
     assert is_right(answer(client.makefile("rb"))[2])
 
 
+CHUNKED = b"POST /v2/models/double/infer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+
+
+def test_headers_behind_a_body_in_chunks_change_nothing(client):
+    head = CHUNKED + b"X-Request-Id: mine\r\n\r\n"
+    trailers = b"X-Request-Id: other\r\nContent-Type: text/html\r\n\r\n"
+    client.sendall(head + f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n0\r\n" + trailers)
+    status, headers, body = answer(client.makefile("rb"))
+    assert (status, headers["x-request-id"]) == (200, "mine")
+    assert is_right(body)
+
+
+@pytest.mark.parametrize("line", [b"a: b\r\n", b"a"])
+def test_headers_behind_a_body_do_not_go_on_for_ever(client, line):
+    client.sendall(CHUNKED + b"\r\n2\r\n{}\r\n0\r\n")
+    with contextlib.suppress(ConnectionError):
+        for _ in range(10_000):  # more than lies in the buffers between us
+            client.sendall(line * (10_000 // len(line)))
+        pytest.fail("it takes them all")
+    assert answer(client.makefile("rb"))[0] == 431
+
+
+def test_a_client_that_does_not_read_its_answer_is_let_go(address):
+    rows = BODY_LIMIT // 20
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "data": [1] * 3 * rows}
+    body = json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
+    with contextlib.closing(socket.socket()) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(address)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                client.sendall(post(body))
+            pytest.fail("it is still there")
+
+
 def test_head_gets_the_headers_of_get_alone(client):
     stream = client.makefile("rb")
     client.sendall(b"HEAD /v2 HTTP/1.1\r\n\r\n")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from keras_blocks.serving import Limits, load_repository
 from keras_blocks.serving import frames as h2
 from keras_blocks.serving.messages import SERVICE, message_class
+from keras_blocks.serving.rpc import Rpc
 
 from .conftest import running_both
 
@@ -235,6 +236,10 @@ BROKEN = {
         + b"".join(h2.frame(h2.CONTINUATION, 0, 1, bytes(5000)) for _ in range(4)),
         h2.ENHANCE_YOUR_CALM,
     ),
+    "continuations of nothing without end": (
+        h2.frame(h2.HEADERS, 0, 1, b"") + h2.frame(h2.CONTINUATION, 0, 1, b""),
+        h2.ENHANCE_YOUR_CALM,
+    ),
     "more padding than payload": (
         h2.frame(h2.HEADERS, h2.END_HEADERS | h2.PADDED, 1, b"\x09\x82"),
         h2.PROTOCOL_ERROR,
@@ -307,6 +312,65 @@ def test_calls_that_are_opened_and_reset_without_end_end_the_connection(client):
             opened = h2.frame(h2.HEADERS, h2.END_HEADERS, number, client.headers())
             client.send(opened + h2.reset(number, h2.CANCEL))
     assert client.end() == h2.ENHANCE_YOUR_CALM
+
+
+def test_calls_whose_reset_the_client_brings_about_count_too(client):
+    with contextlib.suppress(ConnectionError):
+        for turn in range(20_000):
+            number = 2 * turn + 1
+            opened = h2.frame(h2.HEADERS, h2.END_HEADERS, number, client.headers())
+            client.send(opened + h2.window_update(number, h2.LARGEST_WINDOW))
+            client.socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.socket.recv(2**16)  # or its resets would fill up the way back
+            client.socket.setblocking(True)
+    client.stream.close()
+    with contextlib.suppress(ConnectionError):
+        while client.socket.recv(2**16):
+            pass
+
+
+def test_an_answer_comes_through_windows_of_one_byte(address):
+    rows = [[1, 2, 3]] * 20
+    with contextlib.closing(Client(address, settings=[(h2.INITIAL_WINDOW_SIZE, 0)])) as client:
+        client.ask(1, rows)
+        client.ask(3, rows)
+        client.send(h2.window_update(1, 1) * 1000)  # more than it needs
+        number, data, _ = client.answer()
+        assert (number, doubled(data)) == (1, [2, 4, 6] * 20)
+        client.send(h2.settings([(h2.INITIAL_WINDOW_SIZE, size) for size in range(1000)]))
+        number, data, _ = client.answer()
+        assert (number, doubled(data)) == (3, [2, 4, 6] * 20)
+
+
+def test_a_stream_whose_answers_are_left_lying_is_not_answered_further(address, monkeypatch):
+    asked = []
+    infer = Rpc.infer
+    monkeypatch.setattr(Rpc, "infer", lambda *given: asked.append(1) or infer(*given))
+    count = 2000
+    calls = f"/{SERVICE}/ModelStreamInfer"
+    with contextlib.closing(Client(address, settings=[(h2.INITIAL_WINDOW_SIZE, 0)])) as client:
+        opened = h2.frame(h2.HEADERS, h2.END_HEADERS, 1, client.headers(calls))
+        client.send(opened + h2.frame(h2.DATA, h2.END_STREAM, 1, bytes(5 * count)))
+        client.send(h2.frame(h2.PING, 0, 0, bytes(8)))
+        while client.read()[0] != h2.PING:
+            pass
+        assert 0 < len(asked) < count / 4
+        client.send(h2.window_update(0, 2**20) + h2.settings([(h2.INITIAL_WINDOW_SIZE, 2**20)]))
+        _, data, headers = client.answer()
+    assert (len(asked), headers["grpc-status"]) == (count, "0")
+    assert data.count(b"model '' is unknown") == count
+
+
+def test_a_client_that_takes_nothing_is_let_go(address):
+    rows = np.zeros((4000, 3))
+    with contextlib.closing(Client(address)) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send(h2.window_update(0, 2**30) + h2.settings([(h2.INITIAL_WINDOW_SIZE, 2**30)]))
+        with contextlib.suppress(ConnectionError):
+            for turn in range(10_000):
+                client.ask(2 * turn + 1, rows)
+            pytest.fail("it is still there")
 
 
 def test_a_reset_takes_a_call_out_and_leaves_the_others(client):

@@ -1,6 +1,7 @@
 """Models that come, change and go while the server answers; what is set for each of them."""
 
 import asyncio
+import os
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from keras_blocks.errors import ModelLoadError
 from keras_blocks.serving import load_repository
 from keras_blocks.serving.model import Model
-from keras_blocks.serving.repository import ModelNotFoundError
+from keras_blocks.serving.repository import ModelNotFoundError, load_model
 from keras_blocks.serving.service import Service
 from keras_blocks.serving.settings import read_settings
 
@@ -68,6 +69,39 @@ def test_every_model_has_run_before_its_first_request(folder, monkeypatch):
 
     asyncio.run(open_and_close())
     assert set(ran) == {"double", "column_sums"}
+
+
+@pytest.mark.parametrize("oddity", ["a link to itself", "a setting without end", "a crash"])
+def test_what_is_wrong_with_one_model_is_told_once_and_the_others_are_watched_on(
+    folder, monkeypatch, caplog, oddity
+):
+    async def story(service):
+        (folder / "odd").mkdir()
+        if oddity == "a link to itself":
+            (folder / "odd" / "loop").symlink_to("loop")
+        elif oddity == "a setting without end":
+            (folder / "odd" / "model.toml").write_text("threads = " + "[" * 5000)
+        else:
+
+            def crash(path, *given):
+                if path.name == "odd":
+                    raise RuntimeError("unforeseen")
+                return load_model(path, *given)
+
+            monkeypatch.setattr("keras_blocks.serving.service.load_model", crash)
+        await asyncio.sleep(5 * LOOK_SECONDS)
+        onnx_files.double(folder / "other" / "1" / "model.onnx")
+        await until(has(service, "other", 1))
+        await asyncio.sleep(5 * LOOK_SECONDS)
+
+    watched(folder, story)
+    assert sum("'odd'" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_folders_whose_names_are_no_text_are_passed_over(folder):
+    (folder / os.fsdecode(b"m\xff")).mkdir()
+    (folder / "double" / "loop").symlink_to("loop")
+    assert sorted(load_repository(folder, threads=1).models) == ["double"]
 
 
 def has(service, name, *versions):
@@ -225,6 +259,8 @@ BAD_SETTINGS = {
     "versions = []": "versions is",
     "versions = true": "versions is True",
     "threads = -1": "threads is -1",
+    "threads = 257": "a number from 1 to 256",
+    "threads = " + "[" * 5000: "recursion",
     "batching = 3": "batching is 3",
     "[batching]\nmax_batch = 3": "batching.max_batch is unknown",
     "[batching]\nmax_batch_size = 0": "batching.max_batch_size is 0",

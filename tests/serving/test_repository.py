@@ -55,3 +55,21 @@ def test_a_folder_without_a_model_that_loads_is_an_error(tmp_path):
     broken.write_text("not ONNX")
     with pytest.raises(ModelLoadError, match=r"could be loaded; .*Protobuf parsing failed"):
         load_repository(tmp_path)
+
+
+def test_links_lead_within_the_repository_but_not_out_of_it(tmp_path):
+    outside = onnx_files.double(tmp_path / "outside" / "model.onnx")
+    inside = tmp_path / "models"
+    onnx_files.double(inside / "double" / "1" / "model.onnx")
+    (inside / "double" / "2").symlink_to("1")
+    (inside / "same").symlink_to("double")
+    (inside / "folder").mkdir()
+    (inside / "folder" / "1").symlink_to(outside.parent)
+    (inside / "file" / "1").mkdir(parents=True)
+    (inside / "file" / "1" / "model.onnx").symlink_to(outside)
+    repository = load_repository(inside)
+    assert {name: list(models) for name, models in repository.models.items()} == {
+        "double": [1, 2],
+        "same": [1, 2],
+    }
+    assert [problem.count("it is a link out of") for problem in repository.problems] == [1, 1]

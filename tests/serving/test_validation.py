@@ -3,6 +3,7 @@ import pytest
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ContractError
+from keras_blocks.serving.example import example_inputs
 from keras_blocks.serving.limits import Limits, check_declared_shape, check_limits
 from keras_blocks.serving.validation import InputChecks
 
@@ -38,6 +39,18 @@ def test_dims_of_one_name_that_disagree_are_refused(b, message):
     with pytest.raises(ContractError, match=message) as raised:
         InputChecks(PAIR).check(pair(b=b))
     assert raised.value.input_name == "b"
+
+
+def test_an_axis_that_is_shorter_than_the_windows_is_refused():
+    image = TensorSpec("x", "float32", ("batch", "rows", "columns"), least=(0, 5, 2))
+    checks = InputChecks(Contract((image,), ()))
+    for shape in ((1, 5, 2), (0, 7, 9)):
+        checks.check({"x": np.zeros(shape, "float32")})
+    with pytest.raises(ContractError, match=r"axis 1 \('rows'\) is 4, at least 5 expected"):
+        checks.check({"x": np.zeros((1, 4, 2), "float32")})
+    example = example_inputs(Contract((image,), ()))
+    assert example["x"].shape == (1, 5, 3)
+    checks.check(example)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, np.nan, np.inf, -np.inf])
