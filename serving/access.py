@@ -83,7 +83,7 @@ def read_keys(path: str | os.PathLike[str]) -> ApiKeys:
         OSError: the file cannot be read.
         KerasBlocksError: it holds none, which would leave the server open.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:
         raise KerasBlocksError(f"{path} holds no API key; write one on each line")
@@ -100,10 +100,11 @@ def tls_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key)
+        # No password: a server that starts by itself has nobody to ask.
+        context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         raise KerasBlocksError(
-            f"{certificate} and {key} hold no certificate and its key: {error}"
+            f"{certificate} and {key} hold no certificate and its key without a password: {error}"
         ) from error
     context.set_alpn_protocols([protocol])
     return context

@@ -14,6 +14,8 @@ from keras_blocks.serving.listeners import refuse_new
 # A client that has just connected sends its first request within this.
 FIRST_SECONDS = 1.0
 _BACKLOG = 2048
+# Taken in at a time. Each of them leaves a traceback when the process may open no more files.
+_AT_ONCE = 16
 
 
 class Connection(Protocol):
@@ -67,9 +69,9 @@ class Door:
 
     async def open(self, shared: bool) -> None:
         """Lets clients in; `shared` says whether other processes listen on the same socket."""
-        # asyncio takes as many connections at a time as may wait. Of several processes the first
-        # to wake would take all those that came together; one by one, each goes to whoever is free.
-        at_once = 1 if shared else _BACKLOG
+        # Of several processes the first to wake would take all those that came together; one by
+        # one, each goes to whoever is free.
+        at_once = 1 if shared else _AT_ONCE
         self._server = await asyncio.get_running_loop().create_server(
             self._enter, sock=self._sock, backlog=at_once, ssl=self._tls
         )

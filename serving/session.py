@@ -24,6 +24,7 @@ _SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ .*?\)(?: const)? ")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NODE = re.compile(r"^Non-zero status code returned while running (\w+) node\..*?Status Message: ")
 _LONGEST_MESSAGE = 300
+_LARGE_ELEMENTS = 2**18
 _ONNX_BFLOAT16 = 16  # its number in onnx.proto
 
 
@@ -45,8 +46,9 @@ class Session:
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None):
         self._session = _load(Path(path), threads)
-        self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = 4  # as for the session
+        self._options, self._large = _run_options(), _run_options()
+        # What a large run took is given back; a small one finds its memory where the last left it.
+        self._large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = tuple(map(_tensor, self._session.get_inputs()))
         self.outputs = tuple(map(_tensor, self._session.get_outputs()))
         meta = self._session.get_modelmeta()
@@ -61,8 +63,9 @@ class Session:
         Raises:
             RunError: an op cannot take these inputs, or the memory does not suffice.
         """
+        large = sum(array.size for array in inputs.values()) > _LARGE_ELEMENTS
         try:
-            return self._run(list(outputs), dict(inputs), self._options)
+            return self._run(list(outputs), dict(inputs), self._large if large else self._options)
         except MemoryError:
             raise RunError("the inputs need more memory than there is", True) from None
         except UnicodeEncodeError as error:
@@ -75,7 +78,7 @@ class Session:
 
     def interrupt(self) -> None:
         """Ends every run that goes on, and each one after it, with a `RunError`."""
-        self._options.terminate = True
+        self._options.terminate = self._large.terminate = True
 
 
 class _BFloat16Runner:
@@ -106,6 +109,12 @@ class _BFloat16Runner:
         if bits.size:
             ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
         return bits
+
+
+def _run_options() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4  # as for the session
+    return options
 
 
 def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

@@ -12,6 +12,7 @@ import hpack  # noqa: F401
 import httptools  # noqa: F401
 import orjson  # noqa: F401
 
+from keras_blocks.serving.access import tls_context
 from keras_blocks.serving.options import ServerOptions
 from keras_blocks.serving.tracing import tracing_wanted
 
@@ -25,11 +26,15 @@ def serve(directory: str | os.PathLike[str], **options: Any) -> None:
     Raises:
         ModelLoadError: nothing can be served from the folder.
         MissingExtraError: traces are asked for, and the packages for them are missing.
+        KerasBlocksError: the certificate and its key do not belong together.
         OSError: the address cannot be listened on.
     """
     given = ServerOptions(Path(directory), **options)
     given.start_logging()
-    tracing_wanted()  # what keeps traces from being sent shows before the models load
+    # What is wrong with these shows before the models load.
+    tracing_wanted()
+    if given.certificate is not None:
+        tls_context(*given.certificate, "http/1.1")
     # The parent of several workers loads no model, and so no onnxruntime either.
     if given.workers == 1:
         from keras_blocks.serving.server import serve_alone

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import subprocess
 
 import grpc
 import httpx
@@ -9,7 +10,7 @@ import onnx_files
 import pytest
 
 from keras_blocks.errors import KerasBlocksError
-from keras_blocks.serving import Client, ServerError, load_repository
+from keras_blocks.serving import Client, ServerError, load_repository, serve
 from keras_blocks.serving.access import ApiKeys, read_keys, tls_context
 from keras_blocks.serving.listeners import open_listener
 from keras_blocks.serving.messages import SERVICE
@@ -93,6 +94,8 @@ def test_keys_are_read_from_the_lines_of_a_file_and_none_is_an_error(tmp_path):
     path = tmp_path / "keys"
     path.write_text(f"# ours\n\n{KEY}\n")
     read_keys(path).check(f"bearer {KEY}".encode())
+    path.write_text(f"{KEY}\n", encoding="utf-8-sig")  # as some editors do
+    read_keys(path).check(f"bearer {KEY}".encode())
     path.write_text("\n# nothing\n")
     with pytest.raises(KerasBlocksError, match="holds no API key"):
         read_keys(path)
@@ -126,3 +129,13 @@ def test_files_that_are_no_certificate_are_named(tmp_path, certificate):
     broken.write_text("nothing")
     with pytest.raises(KerasBlocksError, match=r"broken\.pem"):
         tls_context(broken, certificate[1], "h2")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_key_behind_a_password_ends_the_start_with_its_name(tmp_path, certificate, workers):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    locked = tmp_path / "locked.pem"
+    command = ["openssl", "rsa", "-aes128", "-passout", "pass:secret", "-in", certificate[1]]
+    subprocess.run([*command, "-out", locked], check=True, capture_output=True)
+    with pytest.raises(KerasBlocksError, match=r"locked\.pem hold no certificate"):
+        serve(tmp_path, port=0, workers=workers, certificate=(certificate[0], locked))

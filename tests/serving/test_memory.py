@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_files
 import pytest
+from onnx import TensorProto, helper
 
 from keras_blocks.serving import Client
 
@@ -55,3 +56,35 @@ def test_a_server_takes_less_than_100_mb_beside_onnxruntime(tmp_path):
             for _ in range(REQUESTS):
                 client.infer("double", {"x": [[1, 2, 3]]})
         assert resident_bytes(process) - bare < LIMIT_BYTES
+
+
+LARGE = """
+import re, sys, numpy
+from pathlib import Path
+from keras_blocks.serving.session import Session
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+session = Session(sys.argv[1], 1)
+session.run({"x": numpy.zeros((1, 3), "float32")}, ["y"])
+before = resident()
+session.run({"x": numpy.zeros((2**22, 3), "float32")}, ["y"])
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_large_run_took_is_given_back(tmp_path):
+    nodes = [
+        helper.make_node("Exp", ["x"], ["powers"]),
+        helper.make_node("Exp", ["powers"], ["more"]),
+        helper.make_node("ReduceSum", ["more"], ["y"]),
+    ]
+    inputs = [onnx_files.tensor("x", TensorProto.FLOAT, ["batch", 3])]
+    outputs = [onnx_files.tensor("y", TensorProto.FLOAT, [1, 1])]
+    file = onnx_files.save(tmp_path / "model.onnx", nodes, inputs, outputs)
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, file], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 24 * 1024  # kB; one tensor of it has 48
