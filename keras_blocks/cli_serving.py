@@ -85,8 +85,6 @@ def _run_here(path: str, inputs: Path) -> tuple[Contract, Arrays]:
 
 
 def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[Contract, Arrays]:
-    from http.client import HTTPException
-
     from keras_blocks.serving.client import Client, split_model_url
     from keras_blocks.serving.files import read_inputs
 
@@ -96,7 +94,7 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
         try:
             contract = client.contract(name, version)
             outputs = client.infer(name, read_inputs(inputs, contract), version=version)
-        except (OSError, HTTPException) as error:
+        except OSError as error:
             if getattr(error, "filename", None) is not None:  # that of the inputs
                 raise
             raise KerasBlocksError(f"{server} does not answer: {error}") from error

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
-    from keras_blocks.serving.client import AsyncClient, Client, ServerError
+    from keras_blocks.serving.client import AsyncClient, Client
+    from keras_blocks.serving.client_codec import ServerError
     from keras_blocks.serving.folders import ModelNotFoundError
     from keras_blocks.serving.jobs import BatchSettings
     from keras_blocks.serving.limits import Limits
@@ -34,7 +35,7 @@ _HOMES = {
     "ModelNotFoundError": "folders",
     "Repository": "repository",
     "RunError": "session",
-    "ServerError": "client",
+    "ServerError": "client_codec",
     "load_repository": "repository",
     "serve": "starting",
 }

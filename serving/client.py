@@ -18,33 +18,22 @@ from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 
-from keras_blocks.contract import Contract, Dim, FlatTensor, TensorSpec
-from keras_blocks.errors import KerasBlocksError
-from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, from_bfloat16
+from keras_blocks.contract import Contract
+from keras_blocks.serving.client_codec import (
+    ServerError,
+    contract_of_metadata,
+    error_message,
+    infer_outputs,
+    infer_request,
+    understood,
+)
 from keras_blocks.serving.inputs import flat_inputs
-from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.protocol import HEADER_LENGTH, JSON, OCTETS, model_path
-from keras_blocks.serving.tensors import read_tensor, to_bytes
 from keras_blocks.serving.validation import check_names
 
-_DTYPES = {protocol: dtype for dtype, protocol in PROTOCOL.items()}
 _OVERLOADED = frozenset({429, 503})
 _LONGEST_WAIT = 10.0
 _MODEL_URL = re.compile(r"(https?://.+)/v2/models/([^/?#]+)(?:/versions/(\d+))?(?:/infer)?/?")
-_NO_LIMITS = Limits(empty_elements=2**62)
-
-
-class ServerError(KerasBlocksError):
-    """The server refused a request; the message is the server's.
-
-    Args:
-        status: the HTTP status.
-        message: what the server said.
-    """
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.status = status
 
 
 class Client:
@@ -52,7 +41,7 @@ class Client:
 
     Args:
         url: str, where the server is: "http://localhost:8080".
-        timeout: float, seconds to wait for an answer.
+        timeout: float, seconds to wait for the next piece of an answer.
         retries: int, how often to ask again where the server has too much to do; nothing else is
             tried again.
         api_key: str, where the server wants one.
@@ -113,26 +102,21 @@ class Client:
         contract = self.contract(model, version)
         arrays = flat_inputs(contract, inputs)
         check_names(contract, arrays)
-        head, body = _request(contract, arrays, outputs)
+        head, body = infer_request(contract, arrays, outputs)
         try:
             headers, content = self._ask("POST", f"{path}/infer", body, {HEADER_LENGTH: head})
         except ServerError as error:
             if error.status in (400, 404):  # the model may be another one by now
                 self._contracts.pop(path, None)
             raise
-        return _outputs(content, int(headers.get(HEADER_LENGTH, len(content))))
+        wanted = outputs or [tensor.name for tensor in contract.flat_outputs()]
+        return infer_outputs(content, headers.get(HEADER_LENGTH), wanted)
 
     def contract(self, model: str, version: int | None = None) -> Contract:
         """The inputs and outputs of a model, as far as the server tells; asked for once."""
         path = model_path(model, version)
         if path not in self._contracts:
-            metadata = self._json("GET", path)
-            try:
-                sides = (tuple(_specs(metadata[side])) for side in ("inputs", "outputs"))
-                self._contracts[path] = Contract(*sides)
-            except (KeyError, TypeError) as error:
-                shown = json.dumps(metadata)[:200]
-                raise ServerError(200, f"the server does not describe a model: {shown}") from error
+            self._contracts[path] = contract_of_metadata(self._ask("GET", path, b"", {})[1])
         return self._contracts[path]
 
     def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
@@ -143,9 +127,10 @@ class Client:
         """Whether the server, or one of its models, answers."""
         path = "/v2/health" if model is None else model_path(model, version)
         try:
-            return bool(self._json("GET", f"{path}/ready", retries=0).get("ready"))
+            answer = self._json("GET", f"{path}/ready", retries=0)
         except (ServerError, OSError):
             return False
+        return isinstance(answer, dict) and answer.get("ready") is True
 
     def index(self) -> list[dict[str, str]]:
         """The models of the server's repository and their states."""
@@ -172,10 +157,8 @@ class Client:
 
     def _json(self, method: str, path: str, retries: int | None = None) -> Any:
         content = self._ask(method, path, b"", {}, retries)[1]
-        try:
+        with understood(content):
             return json.loads(content)
-        except ValueError:
-            raise ServerError(200, _message(200, content)) from None
 
     def _ask(
         self,
@@ -193,7 +176,7 @@ class Client:
             if status not in _OVERLOADED or turn == left:
                 break
             time.sleep(_wait(turn, answered.get("Retry-After")))
-        raise ServerError(status, _message(status, content))
+        raise ServerError(status, error_message(status, content, answered.get("Location")))
 
     def _send(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str]
@@ -215,6 +198,9 @@ class Client:
             # The server may have closed an idle connection just now; a new one tells.
             self.close()
             return self._send(method, path, body, headers)
+        except http.client.HTTPException as error:
+            connection.close()
+            raise ConnectionError(f"what answers is no HTTP server: {error!r}") from error
         except BaseException:
             connection.close()
             raise
@@ -302,68 +288,6 @@ def split_model_url(url: str) -> tuple[str, str, int | None]:
             f"http://localhost:8080/v2/models/NAME/versions/3"
         )
     return found[1], unquote(found[2]), int(found[3]) if found[3] else None
-
-
-def _specs(tensors: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
-    """Inputs or outputs by the server's metadata; ours tell there which are ragged."""
-    specs = []
-    for tensor in tensors:
-        parameters = tensor.get("parameters") or {}
-        if parameters.get("ragged") == "row_splits":
-            continue
-        unnamed = [f"{tensor['name']}.{axis}" for axis in range(len(tensor["shape"]))]
-        names = parameters.get("dims", unnamed)
-        shape: tuple[Dim, ...] = tuple(
-            size if size >= 0 else names[axis] for axis, size in enumerate(tensor["shape"])
-        )
-        ragged = parameters.get("ragged") == "values"
-        specs.append(TensorSpec(tensor["name"], _DTYPES[tensor["datatype"]], shape, ragged=ragged))
-    return specs
-
-
-def _request(
-    contract: Contract, arrays: Mapping[str, np.ndarray], outputs: Sequence[str] | None
-) -> tuple[str, bytes]:
-    """The body of an infer request with binary tensors, and the length of its JSON."""
-    inputs, raw = [], []
-    for tensor in contract.flat_inputs():
-        array = arrays[tensor.name]
-        raw.append(b"".join([to_bytes(array)]))
-        inputs.append(
-            {
-                "name": tensor.name,
-                "datatype": PROTOCOL[tensor.dtype],
-                "shape": list(array.shape),
-                "parameters": {"binary_data_size": len(raw[-1])},
-            }
-        )
-    body: dict[str, Any] = {"inputs": inputs, "parameters": {"binary_data_output": True}}
-    if outputs is not None:
-        body["outputs"] = [{"name": n, "parameters": {"binary_data": True}} for n in outputs]
-    head = json.dumps(body).encode()
-    return str(len(head)), head + b"".join(raw)
-
-
-def _outputs(content: bytes, length: int) -> dict[str, np.ndarray]:
-    rest = memoryview(content)[length:]
-    outputs = {}
-    for item in json.loads(content[:length])["outputs"]:
-        dtype = _DTYPES[item["datatype"]]
-        tensor = FlatTensor(item["name"], dtype, tuple(item["shape"]))
-        size = (item.get("parameters") or {}).get("binary_data_size")
-        data: Any = item.get("data")
-        if size is not None:
-            data, rest = rest[:size], rest[size:]
-        array = read_tensor(tensor, item["datatype"], item["shape"], data, _NO_LIMITS)
-        outputs[item["name"]] = from_bfloat16(array) if dtype == BFLOAT16 else array
-    return outputs
-
-
-def _message(status: int, content: bytes) -> str:
-    try:
-        return str(json.loads(content)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {status}: {content[:200].decode(errors='replace')}"
 
 
 def _wait(turn: int, retry_after: str | None) -> float:

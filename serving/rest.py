@@ -31,6 +31,8 @@ from keras_blocks.serving.web_files import FIRST_FILE, web_files
 _JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
 _OPEN = frozenset({"live", "ready", "page"})  # who watches a server needs no key
 
+_LONGEST_KNOWN = 512  # bytes of a path that is remembered
+
 _log = logging.getLogger("keras_blocks.serving")
 
 
@@ -80,7 +82,8 @@ class Rest:
         exchange.respond(fault.status, body, headers=fault.headers, closes=closes)
 
     def _route(self, exchange: Exchange) -> tuple[str, tuple[str, ...]]:
-        methods, arguments = route(exchange.target)
+        known = len(exchange.target) <= _LONGEST_KNOWN
+        methods, arguments = (route if known else route.__wrapped__)(exchange.target)
         method = exchange.method.decode("latin-1")
         endpoint = methods.get("GET" if method == "HEAD" else method)
         if endpoint is not None:

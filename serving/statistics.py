@@ -11,6 +11,7 @@ _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0),
 )
+_MOST_TOLD_APART = 256  # rows; above it, counts are up to powers of two
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -92,7 +93,7 @@ class ModelStatistics:
         latency: how long requests took, from their arrival to the end of their run.
         run: what runs took.
         batch_rows: rows of the runs.
-        batches: rows of a run -> how long runs of so many rows took.
+        batches: rows of a run -> how long runs of so many rows took; large runs in classes.
         last: when the last run ended, in seconds since 1970.
         waiting: requests in the queue when the counts were taken.
     """
@@ -144,7 +145,8 @@ class ModelStatistics:
             self.success.add(mean * succeeded, succeeded)
         if failed:
             self.fail.add(mean * failed, failed)
-        self.batches.setdefault(rows, Duration()).add(seconds)
+        known = rows if rows <= _MOST_TOLD_APART else 1 << (rows - 1).bit_length()
+        self.batches.setdefault(known, Duration()).add(seconds)
         self.last = time.time()
 
     def merge(self, other: ModelStatistics) -> None:

@@ -158,6 +158,8 @@ class Parent:
 
         seconds = self._options.looks_every
         if seconds:
+            while self._agreed is None:  # they still load what is there
+                await asyncio.sleep(seconds)
             await watch(self._options.directory, seconds, holding, self.load, self.forget)
 
     # The lives of workers

@@ -169,8 +169,86 @@ def test_retry_after_is_waited_for_and_no_wait_is_endless():
 
 
 def test_what_is_no_model_metadata_is_told_as_such():
-    with answering(200) as (url, _), pytest.raises(ServerError, match="does not describe a model"):
+    with answering(200) as (url, _), pytest.raises(ServerError, match="not of the protocol"):
         Client(url).contract("double")
+
+
+METADATA = json.dumps(
+    {side: [{"name": name, "datatype": "FP32", "shape": [-1, 2]}] for side, name in
+     (("inputs", "x"), ("outputs", "y"))}
+).encode()  # fmt: skip
+
+
+def output(**changes):
+    whole = {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [1, 2], **changes}
+    return json.dumps({"outputs": [{k: v for k, v in whole.items() if v is not None}]}).encode()
+
+
+STRANGE = {
+    "no JSON": b"<html>",
+    "nothing": b"",
+    "no outputs": b"{}",
+    "a list": b"[]",
+    "deep JSON": b"[" * 100_000,
+    "an output that is none": b'{"outputs": [null]}',
+    "no such output": b'{"outputs": []}',
+    "another number of elements": output(shape=[1, 3]),
+    "a huge shape": output(shape=[10**9, 10**9]),
+    "an unknown datatype": output(datatype="XX"),
+    "bytes that are not there": output(data=None, parameters={"binary_data_size": 8}),
+    "a size that is none": output(data=None, parameters={"binary_data_size": "8"}),
+    "no name": output(name=None),
+}
+
+
+@contextlib.contextmanager
+def serving_bytes(*bodies, head="HTTP/1.1 200 OK\r\nConnection: close\r\n"):
+    def answer(listener):
+        for body in bodies:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            yield client
+        thread.join()
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_answers_that_are_not_of_the_protocol_are_told_as_such(case):
+    with (
+        serving_bytes(METADATA, STRANGE[case]) as client,
+        pytest.raises(ServerError, match=r"not of the protocol|lacks"),
+    ):
+        client.infer("m", {"x": [[1, 2]]})
+    with (
+        serving_bytes(STRANGE[case]) as client,
+        pytest.raises(ServerError, match="not of the protocol"),
+    ):
+        client.contract("m")
+
+
+def test_who_speaks_no_http_is_told_as_such_and_is_not_ready():
+    head = "\x15\x03\x01\r\n"
+    with serving_bytes(b"", b"", head=head) as client:
+        assert not client.ready()
+        with pytest.raises(ConnectionError, match="no HTTP server"):
+            client.metadata("m")
+    with serving_bytes(b'{"ready": "no"}') as client:
+        assert not client.ready()
+
+
+def test_a_server_that_points_elsewhere_is_not_followed_but_told():
+    head = "HTTP/1.1 308 Moved\r\nLocation: https://there/\r\nConnection: close\r\n"
+    with (
+        serving_bytes(b"", head=head) as client,
+        pytest.raises(ServerError, match="308 and points to https://there"),
+    ):
+        client.metadata("m")
 
 
 def test_the_contract_has_the_ragged_tensors_of_both_sides(client):

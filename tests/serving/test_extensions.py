@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from keras_blocks.serving import load_repository
+from keras_blocks.serving.statistics import ModelStatistics
 
 from .conftest import running
 
@@ -301,6 +302,14 @@ def test_statistics_count_requests_rows_and_runs(models_folder):
     assert [c["version"] for c in several] == ["1", "2", "10"]
     failed = {c["name"]: c["inference_stats"]["fail"]["count"] for c in every}
     assert (failed["gather"], failed["double"]) == (1, 0)
+
+
+def test_large_runs_are_counted_in_classes():
+    counts = ModelStatistics()
+    for rows in range(1, 5000):
+        counts.ran(rows, [0.0], 1.0, 0.5, 0)
+    assert sum(spent.count for spent in counts.batches.values()) == 4999
+    assert sorted(counts.batches)[255:] == [256, 512, 1024, 2048, 4096, 8192]
 
 
 # The model repository

@@ -145,3 +145,12 @@ def test_a_folder_that_cannot_be_served_is_one_error(tmp_path):
     assert code == 2
     assert text.count("\n") == 1
     assert "holds no models" in text
+
+
+def test_the_folder_is_watched_when_the_workers_have_loaded_it(tmp_path):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    with server(tmp_path, "--workers", "2", "--watch-seconds", "0.01") as (process, lines):
+        assert httpx.get(f"{url_in(lines)}/v2/health/ready").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_SECONDS) == 0
+        assert "was not changed" not in "\n".join(lines) + process.stdout.read()
