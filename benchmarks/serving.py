@@ -20,6 +20,7 @@ import contextlib
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,8 +114,9 @@ def main(
             except (RuntimeError, OSError, StopIteration) as error:
                 console.print(f"{name} does not take part: {error}", soft_wrap=True)
         rows += list(alone(repository, bursts[0]))
-    record = {"surroundings": facts, "seconds": bursts[0], "rows": rows}
-    paths = save("serving", record, report(rows, facts, bursts[0]), output)
+        stages = stages_of(repository, bursts[0])
+    record = {"surroundings": facts, "seconds": bursts[0], "rows": rows, "stages": stages}
+    paths = save("serving", record, report(rows, stages, facts, bursts[0]), output)
     console.print(f"Saved {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)
 
 
@@ -173,6 +175,18 @@ def race(
         yield row_of(name, "mixed", "JSON", MIXED_CONNECTIONS, load)
 
 
+def stages_of(repository: Path, seconds: float) -> dict[str, float]:
+    """Microseconds of each stage of a request, where we do worst."""
+    with servers.ours_with_clocks(repository) as (server, read):
+        body = json_body("seq")
+        servers.wait_for_answer(server, "seq", body, JSON)
+        server.process.send_signal(signal.SIGUSR1)
+        url = server.url + server.path("seq")
+        load = drive_http(url, [body], JSON, CONNECTIONS[-1], seconds, server.processes())
+        spent = read()
+    return {stage: took / (load.rate * seconds) * 1e6 for stage, took in spent.items()}
+
+
 def alone(repository: Path, seconds: float) -> Iterator[dict[str, Any]]:
     """onnxruntime without a server, a row at a time."""
     import onnxruntime
@@ -211,7 +225,9 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def report(rows: list[dict[str, Any]], facts: dict[str, Any], seconds: float) -> str:
+def report(
+    rows: list[dict[str, Any]], stages: dict[str, float], facts: dict[str, Any], seconds: float
+) -> str:
     """One table; `ours / it` is our rate by the row's, in the same contest."""
     ours = {_contest(row): row["rate"] for row in rows if row["server"] == "ours"}
     lines = [
@@ -233,6 +249,16 @@ def report(rows: list[dict[str, Any]], facts: dict[str, Any], seconds: float) ->
             for contest, peer, least in GOALS
             for model, protocol, count in [contest]
         ),
+        "",
+        "## Where the time goes",
+        "",
+        f"Processor time of a request to `seq` in JSON at {CONNECTIONS[-1]} connections, in one of "
+        "our processes; the clocks themselves are in it.",
+        "",
+        "| stage | us |",
+        "| --- | ---: |",
+        *(f"| {stage} | {us:.1f} |" for stage, us in stages.items()),
+        f"| all | {sum(stages.values()):.1f} |",
         "",
         "## All bursts",
         "",

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -74,6 +75,23 @@ def ours(repository: Path, workers: int) -> Iterator[Server]:
             process, f"http://127.0.0.1:{port}", _infer, f"127.0.0.1:{grpc}",
             binary=True, mixed="ragged",
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def ours_with_clocks(repository: Path) -> Iterator[tuple[Server, Callable[[], dict[str, float]]]]:
+    """One process with a clock in each stage, and what ends it and reads the clocks: seconds of
+    each stage since SIGUSR1."""
+    port = free_port()
+    with tempfile.NamedTemporaryFile(suffix=".json") as clocks:
+        command = [sys.executable, str(HERE / "serving_stages.py"), str(repository), str(port)]
+        with _running([*command, clocks.name], port) as process:
+
+            def read() -> dict[str, float]:
+                process.terminate()
+                process.wait(STOP_SECONDS)
+                return json.loads(Path(clocks.name).read_text())
+
+            yield Server(process, f"http://127.0.0.1:{port}", _infer), read
 
 
 @contextlib.contextmanager

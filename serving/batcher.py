@@ -25,7 +25,7 @@ from keras_blocks.serving.model import Model
 from keras_blocks.serving.statistics import ModelStatistics
 
 # A run this short costs less than handing it to a thread and back. Seconds of processor time.
-_QUICK_SECONDS = 0.0005
+_QUICK_SECONDS = 0.002
 # After one run on the event loop that took this much, the model's runs leave it for a while.
 _TOO_LONG_SECONDS = 0.05
 _AWAY_SECONDS = 10

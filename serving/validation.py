@@ -161,7 +161,8 @@ def _check_bounds(spec: TensorSpec, array: np.ndarray) -> None:
         return
     low = -np.inf if spec.minimum is None else spec.minimum
     high = np.inf if spec.maximum is None else spec.maximum
-    if array.min() >= low and array.max() <= high:  # False where there is a NaN
+    least, most = np.minimum.reduce(array, axis=None), np.maximum.reduce(array, axis=None)
+    if least >= low and most <= high:  # False where there is a NaN
         return
     index = int(np.argmin((array >= low) & (array <= high)))
     raise refuse(
