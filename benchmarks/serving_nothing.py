@@ -19,7 +19,9 @@ def answer(exchange: Exchange) -> None:
 async def main() -> None:
     limits = Limits()
     server = await asyncio.get_running_loop().create_server(
-        lambda: HttpConnection(answer, lambda exchange, _: answer(exchange), limits, set()),
+        lambda: HttpConnection(
+            answer, lambda exchange, _: answer(exchange), lambda *_: None, limits, set()
+        ),
         "127.0.0.1",
         int(sys.argv[1]),
     )

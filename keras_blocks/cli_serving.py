@@ -211,6 +211,20 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
     help="Largest request body, in MiB; larger ones get 413.",
 )
 @click.option(
+    "--max-answer-mb",
+    default=128.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Largest arrays of an answer, in MiB; requests for more get 400.",
+)
+@click.option(
+    "--max-steps",
+    default=2**20,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most steps of a request to a recurrent or ragged model, padding counted.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, 256),
     help="Threads that one run may use; by default onnxruntime decides.",
@@ -235,6 +249,8 @@ def serve(
     log_format: str,
     access_log: bool,
     max_body_mb: float,
+    max_answer_mb: float,
+    max_steps: int,
     threads: int | None,
 ) -> None:
     """Serve the models of a folder over HTTP and gRPC, without TensorFlow.
@@ -274,7 +290,11 @@ def serve(
             max_queue_delay_ms=max_queue_delay_ms,
             max_queue_size=max_queue_size,
         ),
-        limits=Limits(body_bytes=int(max_body_mb * 2**20)),
+        limits=Limits(
+            body_bytes=int(max_body_mb * 2**20),
+            answer_bytes=int(max_answer_mb * 2**20),
+            padded_steps=max_steps,
+        ),
         threads=threads,
         watch_seconds=watch_seconds,
         keys=None if api_keys is None else read_keys(api_keys),

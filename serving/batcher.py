@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
+from keras_blocks.contract import METADATA_KEY
 from keras_blocks.serving.batching import BatchPlan
 from keras_blocks.serving.jobs import (
     BatchSettings,
@@ -35,6 +36,8 @@ _GROWTH = 2
 _SWEEP_SECONDS = 0.05
 # The time of these depends on what is in a tensor, not on its size alone.
 _LOOPS = frozenset({"Loop", "Scan"})
+# So does the size of what these make; in files of our export it follows the sizes of the inputs.
+_MAKERS = frozenset({"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile"})
 
 
 @dataclass(slots=True)
@@ -78,7 +81,8 @@ class Batcher:
         self._sweep: asyncio.TimerHandle | None = None
         self._delay: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event | None = None
-        self._away_until = math.inf if _LOOPS & set(model.facts.ops) else 0.0
+        unsteady = _LOOPS if METADATA_KEY in model.session.metadata else _LOOPS | _MAKERS
+        self._away_until = math.inf if unsteady & set(model.facts.ops) else 0.0
         self._quick_size = 0
 
     @property

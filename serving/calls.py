@@ -90,6 +90,9 @@ class Call:
         """The client has taken all answers so far."""
         self.read_soon()
 
+    def on_closing(self) -> None:
+        """The server ends."""
+
     def read_soon(self) -> None:
         """Hands on what came and was held back."""
         if self._size or self._all_came:

@@ -200,7 +200,7 @@ class Client:
             return self._send(method, path, body, headers)
         except http.client.HTTPException as error:
             connection.close()
-            raise ConnectionError(f"what answers is no HTTP server: {error!r}") from error
+            raise ConnectionError(f"what came is no whole answer of HTTP: {error!r}") from error
         except BaseException:
             connection.close()
             raise

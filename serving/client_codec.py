@@ -111,11 +111,14 @@ def contract_of_metadata(content: bytes) -> Contract:
 def error_message(status: int, content: bytes, location: str | None) -> str:
     """What a server said of an error."""
     try:
-        return str(json.loads(content)["error"])
+        message = json.loads(content)["error"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        elsewhere = f" and points to {location}" if location else ""
-        shown = content[:_MOST_SHOWN].decode(errors="replace")
-        return f"the server answered {status}{elsewhere}{': ' if shown else ''}{shown}"
+        message = None
+    if isinstance(message, str):
+        return message
+    elsewhere = f" and points to {location}" if location else ""
+    shown = content[:_MOST_SHOWN].decode(errors="replace")
+    return f"the server answered {status}{elsewhere}{': ' if shown else ''}{shown}"
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:

@@ -188,7 +188,9 @@ def _read_inputs(
     arrays: dict[str, np.ndarray] = {}
     for spec in contract.inputs:
         if spec.ragged and spec.row_splits_name not in items and _holds_rows(items.get(spec.name)):
-            arrays[spec.name], arrays[spec.row_splits_name] = _read_rows(spec, items[spec.name])
+            arrays[spec.name], arrays[spec.row_splits_name] = _read_rows(
+                spec, items[spec.name], limits
+            )
     check_names(contract, items.keys() | arrays.keys() if arrays else items)
     for tensor in contract.flat_inputs():
         if tensor.name not in arrays:
@@ -209,7 +211,9 @@ def _holds_rows(item: Any) -> bool:
     return isinstance(data, list) and (not data or isinstance(data[0], list))
 
 
-def _read_rows(spec: TensorSpec, item: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _read_rows(
+    spec: TensorSpec, item: dict[str, Any], limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
     if item.get("datatype") != PROTOCOL[spec.dtype]:
         came = f"{item.get('datatype')!r:.40}"
         raise refuse(spec.name, f"datatype '{PROTOCOL[spec.dtype]}' expected, got {came}")
@@ -218,6 +222,8 @@ def _read_rows(spec: TensorSpec, item: dict[str, Any]) -> tuple[np.ndarray, np.n
         raise refuse(
             spec.name, f"shape {shape!r:.40} does not begin with the {len(rows)} rows of its data"
         )
+    if len(rows) > limits.padded_steps:  # before each of them is looked at
+        raise refuse(spec.name, f"{len(rows)} rows came, at most {limits.padded_steps} allowed")
     return join_rows(spec, rows)
 
 

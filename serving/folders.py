@@ -93,16 +93,8 @@ def model_folders(directory: Path | None) -> list[str]:
 
 def subfolders(parent: Path) -> list[Path]:
     """The folders in a folder, in order, without hidden ones and those whose name is no text."""
-    paths = (path for path in parent.iterdir() if path.name[0] != "." and _is_text(path.name))
+    paths = (path for path in parent.iterdir() if path.name[0] != "." and path.name.isprintable())
     return sorted(path for path in paths if path.is_dir())
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8; no request could name it
-        return False
-    return True
 
 
 async def watch(

@@ -6,18 +6,21 @@ weights are stepped over where they lie.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from keras_blocks.errors import ModelLoadError
 
 # Numbers of fields in onnx.proto.
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 7, 8, 25
-_GRAPH_NODE = 1
+_GRAPH_NODE, _GRAPH_TENSOR = 1, 5
+_TENSOR_OUTSIDE, _ENTRY_KEY, _ENTRY_VALUE = 13, 1, 2
 _FUNCTION_NODE = 7
 _NODE_INPUT, _NODE_OP, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
@@ -53,10 +56,7 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
     """
     facts = GraphFacts()
     try:
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        # No `with` for the map: it cannot close while an error still refers to a part of it.
-        for number, value in _fields(memoryview(mapped)):
+        for number, value in _fields(_mapped(path)):
             if number == _MODEL_GRAPH:
                 _read_nodes(value, _GRAPH_NODE, facts)
             elif number == _MODEL_FUNCTION:
@@ -68,6 +68,34 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
     except (IndexError, ValueError, TypeError) as error:
         raise ModelLoadError("it is no ONNX file") from error
     return facts
+
+
+def data_files(path: Path) -> list[str]:
+    """The files beside an ONNX file that hold its weights, as far as they lie in its folder."""
+    names: set[str] = set()
+    # What cannot be read here, or lies elsewhere, onnxruntime refuses with its reason.
+    with contextlib.suppress(IndexError, ValueError, TypeError, OSError):
+        for number, value in _fields(_mapped(path)):
+            if number == _MODEL_GRAPH:
+                tensors = (tensor for part, tensor in _fields(value) if part == _GRAPH_TENSOR)
+                names.update(name for tensor in tensors for name in _locations(tensor))
+    folder = path.parent.resolve()
+    there = ((name, (folder / name).resolve()) for name in sorted(names))
+    return [name for name, file in there if file.is_relative_to(folder) and file.is_file()]
+
+
+def _locations(tensor: memoryview) -> Iterator[str]:
+    for part, entry in _fields(tensor):
+        if part == _TENSOR_OUTSIDE:
+            parts = dict(_fields(entry))
+            if _text(parts.get(_ENTRY_KEY, b"")) == "location":
+                yield _text(parts.get(_ENTRY_VALUE, b""))
+
+
+def _mapped(path: str | os.PathLike[str]) -> memoryview:
+    with open(path, "rb") as file:
+        # No `with` for the map: it cannot close while an error still refers to a part of it.
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _read_nodes(graph: memoryview, node_field: int, facts: GraphFacts) -> None:

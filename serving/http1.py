@@ -106,7 +106,7 @@ class Exchange:
 
 
 Handler = Callable[[Exchange], None]
-Refusal = Callable[[Exchange, RequestError], None]
+Refusal = Callable[[Exchange, Exception], None]
 
 
 class HttpConnection(asyncio.Protocol):
@@ -114,7 +114,8 @@ class HttpConnection(asyncio.Protocol):
 
     Args:
         handler: answers an exchange, now or later.
-        refuse: answers an exchange that was no whole request.
+        refuse: answers an exchange that was no whole request, or was refused by its head.
+        screen: raises what is wrong with a target and its headers.
         limits: what one request may ask for.
         connections: where this one is listed while it is open.
         observer: who watches the requests, or None.
@@ -124,12 +125,14 @@ class HttpConnection(asyncio.Protocol):
         self,
         handler: Handler,
         refuse: Refusal,
+        screen: Callable[[bytes, Mapping[bytes, bytes]], None],
         limits: Limits,
         connections: set[Any],
         observer: Observer | None = None,
     ):
         self._handler = handler
         self._refuse = refuse
+        self._screen = screen
         self._limits = limits
         self._connections = connections
         self._observer = observer
@@ -138,7 +141,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unread = Unread()
         self._current: Exchange | None = None
-        self._backlog: deque[Exchange | tuple[Exchange, RequestError]] = deque()
+        self._backlog: deque[Exchange | tuple[Exchange, Exception]] = deque()
         self._writable = True
         self._closing = False
         self._broken = False
@@ -146,7 +149,9 @@ class HttpConnection(asyncio.Protocol):
         self._asked = False
         self._reading: str | None = None  # "head" or "body" within a request
         self._begun = 0.0
-        self._refusal: RequestError | None = None
+        self._refusal: Exception | None = None
+        self._body: bytes | bytearray = b""
+        self._size = 0
         self._reset()
 
     # asyncio calls these
@@ -214,6 +219,11 @@ class HttpConnection(asyncio.Protocol):
         """The body comes next, if it may."""
         self._reading = "body"
         self._between = 0
+        try:
+            self._screen(self._target, self._headers)
+        except Exception as error:
+            self._refusal = error  # and none of its body is kept
+            return
         declared = int(self._headers.get(b"content-length") or 0)  # the parser has checked it
         waits = self._headers.get(b"expect", b"").lower() == b"100-continue"
         if declared > self._limits.body_bytes:
@@ -231,12 +241,17 @@ class HttpConnection(asyncio.Protocol):
         if self._size > self._limits.body_bytes:
             self._too_large(closes=self._size > self._limits.body_bytes + _DRAINED_BYTES)
         elif self._refusal is None:
-            self._chunks.append(body)
+            if not self._body:
+                self._body = body
+                return
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)  # chunks may be of one byte each
+            self._body += body
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._reading = None
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        body = bytes(self._body)
         stays = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         exchange = self._exchange(body, stays)
         self._backlog.append(exchange if self._refusal is None else (exchange, self._refusal))
@@ -304,7 +319,7 @@ class HttpConnection(asyncio.Protocol):
     def _reset(self) -> None:
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
-        self._chunks: list[bytes] = []
+        self._body = b""
         self._size = 0
         self._between = 0
         self._refusal = None
@@ -319,10 +334,10 @@ class HttpConnection(asyncio.Protocol):
         return Exchange(method, target, headers, body, self, stays, seen)
 
     def _too_large(self, closes: bool) -> None:
-        self._refusal = too_large(self._limits.body_bytes, closes)
-        self._chunks.clear()
+        self._refusal = refusal = too_large(self._limits.body_bytes, closes)
+        self._body = b""
         if closes:
-            raise self._refusal
+            raise refusal
 
     def _break(self, error: RequestError) -> None:
         """Answers what cannot be read any further, behind the answers before it."""

@@ -130,6 +130,9 @@ class Http2Connection(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         """Ends the connection once the calls that came are answered."""
+        for stream in list(self._streams.values()):
+            if stream.listener is not None:
+                stream.listener.on_closing()
         if self._last_stream or self._loop.time() - self._made > FIRST_SECONDS:
             self._leave()
 

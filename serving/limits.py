@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_blocks.contract import Contract
+from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.errors import ContractError
 from keras_blocks.serving.values import refuse
 
 
@@ -18,8 +19,10 @@ class Limits:
 
     Args:
         body_bytes: greatest size of the body.
-        padded_steps: greatest number of rows times steps of the longest row of a ragged input.
-            Recurrent ops pad their rows, so one long row among many short ones costs this much.
+        padded_steps: greatest number of rows times steps of the longest row of a ragged input, and
+            of rows times steps of an input of a recurrent model. Recurrent ops pad their rows, so
+            one long row among many short ones costs this much, and each step some kilobytes.
+        answer_bytes: greatest size of the arrays of an answer.
         empty_elements: greatest product of the other dims of a tensor without elements: the
             declared shape [0, 10**12] costs no byte here, but a sum over its first axis would.
         silent_seconds: how long to wait for the next piece of the body, or until the client takes
@@ -29,20 +32,29 @@ class Limits:
     """
 
     body_bytes: int = 16 * 2**20
-    padded_steps: int = 4_000_000
+    padded_steps: int = 2**20
+    answer_bytes: int = 128 * 2**20
     empty_elements: int = 2**24
     silent_seconds: float = 20
     idle_seconds: float = 75
 
 
-def check_limits(contract: Contract, inputs: Mapping[str, np.ndarray], limits: Limits) -> None:
-    """Checks valid inputs against the limits.
+def check_limits(
+    contract: Contract, inputs: Mapping[str, np.ndarray], limits: Limits, recurrent: bool = False
+) -> None:
+    """Checks valid inputs against the limits; `recurrent` says whether the model is.
 
     Raises:
         ContractError: names the input and the limit.
     """
     for spec in contract.inputs:
         if not spec.ragged:
+            steps = math.prod(_free_sizes(spec, inputs[spec.name])) if recurrent else 0
+            if steps > limits.padded_steps:
+                raise refuse(
+                    spec.name,
+                    f"{steps} steps in all, at most {limits.padded_steps} allowed in one request",
+                )
             continue
         sizes = np.diff(inputs[spec.row_splits_name])
         longest = int(sizes.max(initial=0))
@@ -53,6 +65,25 @@ def check_limits(contract: Contract, inputs: Mapping[str, np.ndarray], limits: L
                 f"{len(sizes) * longest} steps when padded, at most {limits.padded_steps} "
                 f"allowed; send long and short rows in separate requests",
             )
+
+
+def _free_sizes(spec: TensorSpec, array: np.ndarray) -> list[int]:
+    sizes = zip(array.shape, spec.shape, strict=False)
+    return [size for size, dim in sizes if isinstance(dim, str)]
+
+
+def check_answer(outputs: Mapping[str, np.ndarray], limits: Limits) -> None:
+    """Checks the size of what a model gave.
+
+    Raises:
+        ContractError: it is too much for one answer.
+    """
+    size = sum(array.nbytes for array in outputs.values())
+    if size > limits.answer_bytes:
+        raise ContractError(
+            f"the answer would have {size} bytes, at most {limits.answer_bytes} allowed; "
+            f"send fewer rows, or ask for fewer outputs"
+        )
 
 
 def check_declared_shape(name: str, shape: list[int], limits: Limits) -> None:

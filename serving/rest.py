@@ -60,8 +60,6 @@ class Rest:
         """Answers, now or later."""
         try:
             endpoint, arguments = self._route(exchange)
-            if endpoint not in _OPEN:
-                self._service.keys.check(exchange.headers.get(b"authorization"))
             if endpoint == "infer":
                 self._infer(exchange, *arguments)
             elif endpoint in self._get:
@@ -70,6 +68,16 @@ class Rest:
                 getattr(self, f"_{endpoint}")(exchange, *arguments)
         except Exception as error:
             self.refuse(exchange, error)
+
+    def screen(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Refuses who has no key, before a body is taken in.
+
+        Raises:
+            AccessError: a key is needed for what is asked, and this is none.
+        """
+        keys = self._service.keys
+        if keys and not _OPEN.issuperset(_endpoints(target)[0].values() or ("none",)):
+            keys.check(headers.get(b"authorization"))
 
     def refuse(self, exchange: Exchange, error: Exception, own_id: str | None = None) -> None:
         """Answers with what is wrong; `own_id` is what the client calls the request."""
@@ -82,8 +90,7 @@ class Rest:
         exchange.respond(fault.status, body, headers=fault.headers, closes=closes)
 
     def _route(self, exchange: Exchange) -> tuple[str, tuple[str, ...]]:
-        known = len(exchange.target) <= _LONGEST_KNOWN
-        methods, arguments = (route if known else route.__wrapped__)(exchange.target)
+        methods, arguments = _endpoints(exchange.target)
         method = exchange.method.decode("latin-1")
         endpoint = methods.get("GET" if method == "HEAD" else method)
         if endpoint is not None:
@@ -177,6 +184,10 @@ class Rest:
         task = asyncio.ensure_future(wait())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _endpoints(target: bytes) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    return (route if len(target) <= _LONGEST_KNOWN else route.__wrapped__)(target)
 
 
 @functools.lru_cache(maxsize=1024)

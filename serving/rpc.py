@@ -15,7 +15,7 @@ from keras_blocks.serving.access import OPEN, AccessError, ModelControl
 from keras_blocks.serving.batcher import Batcher
 from keras_blocks.serving.calls import Call, OneMessageCall
 from keras_blocks.serving.descriptions import server_metadata
-from keras_blocks.serving.faults import CANCELLED, OK, UNIMPLEMENTED, fault_of
+from keras_blocks.serving.faults import CANCELLED, OK, UNAVAILABLE, UNIMPLEMENTED, fault_of
 from keras_blocks.serving.folders import ModelNotFoundError
 from keras_blocks.serving.frames import Headers
 from keras_blocks.serving.grpc_codec import ModelInferRequest, decode_message, encode_message
@@ -258,6 +258,10 @@ class _StreamCall(Call):
     def on_end(self) -> None:
         self._ended = True
         self._send_ready()
+
+    def on_closing(self) -> None:
+        if not self._slots and not self._stream.pending:
+            self.finish(UNAVAILABLE, "the server ends; go on with another one")
 
     def on_gone(self) -> None:
         super().on_gone()

@@ -18,6 +18,7 @@ from keras_blocks.serving.http2 import Http2Connection
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.listeners import Listeners, open_listeners
 from keras_blocks.serving.logs import log_request
+from keras_blocks.serving.memory import give_back_large_blocks
 from keras_blocks.serving.observers import Observer, Seen
 from keras_blocks.serving.options import ServerOptions
 from keras_blocks.serving.repository import load_repository
@@ -36,6 +37,7 @@ _log = logging.getLogger("keras_blocks.serving")
 
 def serve_alone(options: ServerOptions) -> None:
     """Answers in this process until SIGTERM or SIGINT."""
+    give_back_large_blocks()
     with open_listeners(options) as listeners:  # first: a taken port shows before the models load
         repository = load_repository(options.directory, options.threads, options.only)
 
@@ -136,7 +138,13 @@ async def serving(
             "http/1.1": (
                 http,
                 functools.partial(
-                    HttpConnection, rest.handle, rest.refuse, limits, connections, observer
+                    HttpConnection,
+                    rest.handle,
+                    rest.refuse,
+                    rest.screen,
+                    limits,
+                    connections,
+                    observer,
                 ),
             ),
             "h2": (grpc_too, functools.partial(Http2Connection, rpc.open, limits, connections)),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from keras_blocks.errors import ContractError
 from keras_blocks.serving.access import ApiKeys
 from keras_blocks.serving.batch_proof import proven_plan
 from keras_blocks.serving.batcher import Batcher
@@ -30,7 +31,7 @@ from keras_blocks.serving.folders import (
     watch,
 )
 from keras_blocks.serving.jobs import BatchSettings, Job, Outputs
-from keras_blocks.serving.limits import Limits, check_limits
+from keras_blocks.serving.limits import Limits, check_answer, check_limits
 from keras_blocks.serving.metrics import metrics_text
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository import Repository, load_model
@@ -132,8 +133,17 @@ class Service:
         model = batcher.model
         names = model.wanted(outputs)
         model.check_decoded(inputs)
-        check_limits(model.contract, inputs, self.limits)
-        job = Job(inputs, names, done, timeout)
+        check_limits(model.contract, inputs, self.limits, model.facts.recurrent)
+
+        def answer(outcome: Outputs | Exception) -> None:
+            if not isinstance(outcome, Exception):
+                try:
+                    check_answer(outcome, self.limits)
+                except ContractError as error:
+                    outcome = error
+            done(outcome)
+
+        job = Job(inputs, names, answer, timeout)
         batcher.submit(job)
         return job
 

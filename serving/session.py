@@ -14,6 +14,7 @@ import onnxruntime
 from keras_blocks.contract import FlatTensor
 from keras_blocks.errors import KerasBlocksError, ModelLoadError
 from keras_blocks.serving.datatypes import BFLOAT16, FROM_ONNXRUNTIME
+from keras_blocks.serving.graph import data_files
 
 ANY_SHAPE = ("...",)
 """The shape of a graph input of unknown rank; onnxruntime cannot tell it from a single number."""
@@ -126,6 +127,14 @@ def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     # Spinning threads steal the cores from the requests that run beside.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
+        # Read, not mapped into memory: whoever writes over these files while the model is served
+        # would change its answers, and end the process where they get shorter.
+        files = [(name, np.fromfile(path.parent / name, "uint8")) for name in data_files(path)]
+        if files:
+            names, arrays = zip(*files, strict=True)
+            options.add_external_initializers_from_files_in_memory(
+                list(names), list(arrays), [array.size for array in arrays]
+            )
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         reason = _plain(error).removeprefix(f"Load model from {path} failed:")

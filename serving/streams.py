@@ -15,6 +15,9 @@ class Listener(Protocol):
     def on_taken(self) -> None:
         """The client has taken all that was sent."""
 
+    def on_closing(self) -> None:
+        """The server ends: what came is answered, and nothing more is waited for."""
+
     def on_gone(self) -> None:
         """The client wants no answer any more."""
 

@@ -11,6 +11,7 @@ import sys
 from keras_blocks.serving.channel import Channel
 from keras_blocks.serving.folders import FolderState, Holding
 from keras_blocks.serving.listeners import Listeners
+from keras_blocks.serving.memory import give_back_large_blocks
 from keras_blocks.serving.options import ServerOptions
 from keras_blocks.serving.repository import load_repository
 from keras_blocks.serving.server import serving_as
@@ -52,6 +53,7 @@ class Worker:
         """Loads what the others answer with, or what the folder holds where there are none."""
         self._options = options
         options.start_logging()
+        give_back_large_blocks()
         self._listeners = Listeners.of_numbers(numbers)
         only = options.only if agreed is None else agreed.versions
         repository = await asyncio.to_thread(

@@ -1,6 +1,7 @@
 """API keys and TLS, by both protocols."""
 
 import asyncio
+import socket
 import ssl
 import subprocess
 
@@ -76,6 +77,17 @@ def test_with_a_right_key_the_client_is_answered(addresses):
     ):
         client.metadata("double")
     assert caught.value.status == 401
+
+
+def test_who_has_no_key_is_refused_before_the_body_comes(addresses):
+    host, _, port = addresses[0].removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        head = "POST /v2/models/double/infer HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"
+        client.sendall(head.encode() + b" " * 999_999)
+        client.sendall(b" ")
+        assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
+        client.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_grpc_wants_the_key_as_metadata(addresses):

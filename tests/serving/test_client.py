@@ -236,7 +236,7 @@ def test_who_speaks_no_http_is_told_as_such_and_is_not_ready():
     head = "\x15\x03\x01\r\n"
     with serving_bytes(b"", b"", head=head) as client:
         assert not client.ready()
-        with pytest.raises(ConnectionError, match="no HTTP server"):
+        with pytest.raises(ConnectionError, match="no whole answer of HTTP"):
             client.metadata("m")
     with serving_bytes(b'{"ready": "no"}') as client:
         assert not client.ready()

@@ -9,11 +9,13 @@ import socket
 import threading
 import time
 
+import grpc
 import httpx
 import onnx_files
 import pytest
 
 from keras_blocks.serving import load_repository
+from keras_blocks.serving.messages import SERVICE, message_class
 from keras_blocks.serving.service import Service
 
 from .test_lifecycle import until
@@ -184,6 +186,32 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(START_SECONDS) == -signal.SIGTERM
         thread.join()
+
+
+def test_a_stream_of_calls_that_is_idle_does_not_hold_up_the_end(tmp_path):
+    onnx_files.double(tmp_path / "double" / "1" / "model.onnx")
+    ending = threading.Event()
+
+    def requests():
+        request = message_class("ModelInferRequest")(model_name="double")
+        request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+        request.raw_input_contents.append(bytes(12))
+        yield request.SerializeToString()
+        ending.wait(START_SECONDS)
+
+    with server(tmp_path, "--grpc-port", "0") as (process, lines):
+        address = next(line.split()[-1] for line in lines if line.startswith("gRPC on "))
+        with grpc.insecure_channel(address) as channel:
+            answers = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(requests())
+            assert b"double" in next(answers)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.RpcError) as raised:
+                next(answers)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert process.wait(START_SECONDS) == 0
+            assert time.monotonic() - begun < BUSY_SECONDS
+            ending.set()
 
 
 def test_a_broken_model_whose_folder_is_gone_is_asked_for_no_more(tmp_path):

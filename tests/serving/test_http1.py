@@ -89,6 +89,12 @@ def test_a_body_in_chunks_is_read(client):
     assert is_right(answer(client.makefile("rb"))[2])
 
 
+def test_a_body_in_chunks_of_one_byte_is_read(client):
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)
+    client.sendall(CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n")
+    assert is_right(answer(client.makefile("rb"))[2])
+
+
 CHUNKED = b"POST /v2/models/double/infer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
 
 

@@ -100,6 +100,7 @@ def test_what_is_wrong_with_one_model_is_told_once_and_the_others_are_watched_on
 
 def test_folders_whose_names_are_no_text_are_passed_over(folder):
     (folder / os.fsdecode(b"m\xff")).mkdir()
+    (folder / "two\nlines").mkdir()
     (folder / "double" / "loop").symlink_to("loop")
     assert sorted(load_repository(folder, threads=1).models) == ["double"]
 

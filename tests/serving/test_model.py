@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnx_files
 import pytest
+from onnx import TensorProto, numpy_helper
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ContractError, ModelLoadError
@@ -211,6 +212,36 @@ def test_what_is_no_tensor_cannot_be_served(tmp_path):
         [sequence],
     )
     with pytest.raises(ModelLoadError, match=r"m\.onnx: 'y' is seq\(tensor\(float\)\)"):
+        Model.load(path)
+
+
+def test_who_writes_over_a_file_of_weights_does_not_change_the_answers(tmp_path):
+    path = onnx_files.gather(tmp_path / "model.onnx")
+    file = onnx.load(path)
+    table = file.graph.initializer[0]
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table), table.name))
+    onnx.save(file, path, save_as_external_data=True, location="table.bin", size_threshold=0)
+    model = Model.load(path)
+    expected = model.predict({"x": [0, 2]})["y"].tolist()
+    data = tmp_path / "table.bin"
+    data.write_bytes(bytes(data.stat().st_size))
+    assert model.predict({"x": [0, 2]})["y"].tolist() == expected == [[0, 1], [4, 5]]
+    data.write_bytes(b"")  # where it were mapped, this would end the process
+    assert model.predict({"x": [0, 2]})["y"].tolist() == expected
+
+
+@pytest.mark.parametrize("place", ["../table.bin", "/etc/hostname", "nope.bin"])
+def test_weights_that_are_elsewhere_or_nowhere_are_refused(tmp_path, place):
+    path = onnx_files.gather(tmp_path / "model" / "model.onnx")
+    (tmp_path / "table.bin").write_bytes(bytes(24))
+    file = onnx.load(path)
+    table = file.graph.initializer[0]
+    table.ClearField("raw_data")
+    table.ClearField("float_data")
+    table.data_location = TensorProto.EXTERNAL
+    table.external_data.add(key="location", value=place)
+    path.write_bytes(file.SerializeToString())
+    with pytest.raises(ModelLoadError, match="data"):
         Model.load(path)
 
 

@@ -5,12 +5,18 @@ import random
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_blocks.serving import Limits, load_repository
 from keras_blocks.serving.example import example_request
+from keras_blocks.serving.messages import SERVICE, message_class
+
+from .conftest import running_both
 
 BODY_LIMIT = 200_000  # as in conftest.py
 
@@ -412,6 +418,30 @@ def test_a_request_for_more_memory_than_there_is_gets_413_and_the_server_goes_on
     body = {"inputs": [tensor("shape", "INT64", [2], [10**9, 10**6])]}
     assert infer(client, "expand", body).status_code == 413
     assert outputs(infer(client, "double", x([1, 3], [1, 2, 3]))) == {"y": [2, 4, 6]}
+
+
+def test_an_answer_over_the_limit_gets_400_by_both_protocols(models_folder):
+    body = {"inputs": [{"name": "shape", "datatype": "INT64", "shape": [1], "data": [1000]}]}
+    limits = Limits(answer_bytes=3999)
+    with running_both(load_repository(models_folder, threads=1), limits=limits) as (url, address):
+        answer = httpx.post(f"{url}/v2/models/expand/infer", json=body)
+        assert (answer.status_code, "4000 bytes, at most 3999" in answer.text) == (400, True)
+        body["inputs"][0]["data"] = [999]
+        assert httpx.post(f"{url}/v2/models/expand/infer", json=body).status_code == 200
+        request = message_class("ModelInferRequest")(model_name="expand")
+        shape = request.inputs.add(name="shape", datatype="INT64", shape=[1])
+        shape.contents.int64_contents.append(1000)
+        with grpc.insecure_channel(address) as channel:
+            ask = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+            with pytest.raises(grpc.RpcError) as raised:
+                ask(request.SerializeToString(), timeout=20)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_more_rows_than_steps_are_allowed_are_refused_before_they_are_read(client):
+    body = {"inputs": [{"name": "x", "datatype": "INT32", "data": [[1]] * 1000 + ["no row"]}]}
+    answer = client.post("/v2/models/row_sums/infer", json=body)
+    assert (answer.status_code, "1001 rows came, at most 1000" in answer.text) == (400, True)
 
 
 def test_a_fault_of_the_server_gets_500_without_a_traceback(client, monkeypatch, caplog):

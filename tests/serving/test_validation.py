@@ -113,3 +113,12 @@ def test_only_tensors_without_elements_are_held_to_the_limit_of_their_other_dims
     check_declared_shape("x", [1000, 1000], limits)
     with pytest.raises(ContractError, match=r"'x': shape .* multiply to 101"):
         check_declared_shape("x", [101, 0], limits)
+
+
+def test_steps_of_a_recurrent_model_are_limited_and_rows_of_others_are_not():
+    contract = Contract((TensorSpec("x", "float32", ("batch", "time", 2)),), ())
+    inputs = {"x": np.zeros((5, 20, 2), "float32")}
+    check_limits(contract, inputs, Limits(padded_steps=99))
+    check_limits(contract, inputs, Limits(padded_steps=100), recurrent=True)
+    with pytest.raises(ContractError, match=r"input 'x': 100 steps in all, at most 99"):
+        check_limits(contract, inputs, Limits(padded_steps=99), recurrent=True)
