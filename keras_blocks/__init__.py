@@ -100,10 +100,16 @@ def _register_with_keras() -> None:
 
 
 class _AfterKeras:
-    """Finds the module keras as Python does, and registers the classes once it is imported."""
+    """Finds Keras and the modules of this package as Python does, and registers the classes once
+    the outermost of these imports is over and Keras is there: not before, for a module that brings
+    Keras in is not whole until then.
+    """
+
+    def __init__(self) -> None:
+        self._inside = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != "keras":
+        if self._inside or not (name == "keras" or name.startswith(f"{__name__}.")):
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (f.find_spec(name, path, target) for f in others)), None)
@@ -111,10 +117,15 @@ class _AfterKeras:
             run = spec.loader.exec_module
 
             def run_and_register(module: Any) -> None:
-                run(module)
-                with contextlib.suppress(ValueError):
-                    sys.meta_path.remove(self)
-                _register_with_keras()
+                self._inside = True
+                try:
+                    run(module)
+                finally:
+                    self._inside = False
+                if "keras" in sys.modules:
+                    with contextlib.suppress(ValueError):
+                        sys.meta_path.remove(self)
+                    _register_with_keras()
 
             spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
         return spec

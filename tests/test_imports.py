@@ -159,11 +159,22 @@ def test_import_keras_blocks_takes_no_more_than_a_blink():
     assert min(float(python(code).stdout) for _ in range(3)) < 0.2
 
 
-@pytest.mark.parametrize("first", ["keras_blocks", "keras", "keras_blocks, tensorflow"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import keras_blocks",
+        "import keras",
+        "import keras_blocks, tensorflow",
+        "import keras_blocks; keras_blocks.TreeCell",
+        "from keras_blocks import trees",
+        "from keras_blocks.units.vanilla import Vanilla",
+        "import keras_blocks.nonlinearities",
+    ],
+)
 def test_keras_knows_the_layers_whichever_is_imported_first(first):
     code = (
         "import importlib.util\n"
-        f"import {first}\n"
+        f"{first}\n"
         "importlib.util.find_spec('keras')\n"  # a look is not an import
         "import keras, keras_blocks\n"
         "known = keras.saving.get_custom_objects().values()\n"
