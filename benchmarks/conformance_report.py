@@ -127,9 +127,10 @@ _ABOUT = (
     "Every layer case of Keras's own tests, taken down while those tests run, in a model of its "
     "own with random weights, exported and run under onnxruntime beside Keras at several batch "
     "sizes and lengths. *Right*: all outputs agree in shape, element type and value. *Refused*: "
-    "the exporter raises, with the reason. *Does not load*: onnxruntime loads the file not, or "
-    "fails to run it. *Loops*: files with a `Loop` or `Scan`. Cases that Keras itself does not run "
-    "with these free sizes are left out.\n\n"
+    "the exporter raises, with the reason, or the file does not take a size, as its contract says. "
+    "*Does not load*: onnxruntime loads the file not, or fails to run it. *Loops*: files with a "
+    "`Loop` or `Scan`. Cases that Keras itself does not run with these free sizes are left out."
+    "\n\n"
     "Written by `python benchmarks/conformance.py --exporter all --markdown docs/conformance.md`.\n"
 )
 

@@ -68,8 +68,9 @@ def judge(path: Path, model: keras.Model, runs: Runs) -> Outcome:
         try:
             found = list(side.run(dict(zip(names, inputs, strict=True))).values())
         except RefusedError as error:
-            status = REFUSED if _is_too_short(side, inputs) else BROKEN
-            return Outcome(status, f"at {shapes}: {error}", loops)
+            if _are_too_short(side, inputs):
+                return Outcome(REFUSED, "a size, of which its contract asks for more", loops)
+            return Outcome(BROKEN, f"at {shapes}: {error}", loops)
         if len(found) != len(expected):
             return Outcome(WRONG, f"{len(found)} outputs, not {len(expected)}", loops)
         for want, have in zip(expected, found, strict=True):
@@ -84,7 +85,7 @@ def in_numpy_dtype(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
-def _is_too_short(side: OnnxSide, inputs: list[np.ndarray]) -> bool:
+def _are_too_short(side: OnnxSide, inputs: list[np.ndarray]) -> bool:
     """Whether the contract of a file says that it takes no axes as short as these."""
     contract = side.contract()
     tensors = () if contract is None else contract.flat_inputs()

@@ -13,12 +13,12 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.convert import DEFAULT_OPSET, to_onnx
 from keras_blocks.export.conversion.element_types import computes_in
 from keras_blocks.export.conversion.loading import as_model
-from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.graphs import op_counts
 from keras_blocks.export.onnx_side import OnnxSide, RefusedError
 from keras_blocks.export.placing import beside, check_target, serialized
 from keras_blocks.export.progress import shown
 from keras_blocks.export.proof.levels import Budget, Verify, level_of
+from keras_blocks.export.proof.padding import proven_signature
 from keras_blocks.export.proof.parity import prove
 from keras_blocks.export.reports.report import ExportResult
 from keras_blocks.export.weight_files import Apart, pair_beside, size_of, without_older_data
@@ -58,8 +58,8 @@ def export_onnx(
             each positional argument.
         external_data: bool, whether the weights go into a file of their own, `filepath` and
             `.data`, which must stay beside it. Those beyond 2 GB always do.
-        verify: True, or "fast" or "thorough" for less or more of the proof (see `levels`). False
-            proves nothing: the file is only loaded once.
+        verify: True or "usual", "fast" or "thorough" for less or more of the proof (see `levels`).
+            False proves nothing: the file is only loaded once.
         time_budget: float, seconds after which the proof begins nothing more; its report names
             what was left out. None takes as long as it takes.
         verbose: bool, False shows no progress; None shows it beyond a second.
@@ -90,7 +90,7 @@ def export_onnx(
     model = as_model(model)
     apart: Apart = {}
     with shown("converting", verbose):
-        signature = signature_of(model, input_signature)
+        signature = proven_signature(model, input_signature)
         converted = to_onnx(model, signature, opset, apart)
     if external_data or apart:
         place = pair_beside(target, converted, apart)

@@ -23,9 +23,10 @@ class Bars:
         self._uncounted: TaskID | None = None
 
     def of(self, items: Sequence[Item], text: str) -> Iterator[Item]:
-        """Yields the items, with a bar beside the text."""
+        """Yields the items, with their number and a bar beside the text."""
         task = self._progress.add_task(text, total=len(items))
-        for item in items:
+        for number, item in enumerate(items, start=1):
+            self._progress.update(task, description=f"{text} {number}/{len(items)}")
             yield item
             self._progress.advance(task)
 

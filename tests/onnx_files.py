@@ -89,6 +89,19 @@ def center(path: Path) -> Path:
     )
 
 
+def quantized(path: Path) -> Path:
+    """y = x in eight bits, by the largest and the smallest value of all rows."""
+    return save(
+        path,
+        [
+            node("DynamicQuantizeLinear", ["x"], ["bits", "scale", "zero"]),
+            node("DequantizeLinear", ["bits", "scale", "zero"], ["y"]),
+        ],
+        [tensor("x", FLOAT, ["batch", 3])],
+        [tensor("y", FLOAT, ["batch", 3])],
+    )
+
+
 def products(path: Path) -> Path:
     """y[i, j] = x[i] * x[j]: the rows count both axes."""
     return save(

@@ -24,7 +24,7 @@ class Exported:
 
     def __init__(self, model: keras.Model, path: Path, **options: Any):
         self.model = model
-        export_onnx(model, path, verify=False, verbose=False, **options)
+        self.contract = export_onnx(model, path, verify=False, verbose=False, **options).contract
         self.proto = onnx.load(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

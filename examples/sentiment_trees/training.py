@@ -59,7 +59,7 @@ class ShowProgress(keras.callbacks.Callback):
     def __init__(self, title: str, trees: int, steps: int, settings: Settings, console: Console):
         super().__init__()
         self.console, self.trees = console, trees
-        self.epochs, self.size = settings.epochs, settings.batch
+        self.epochs, self.size, self.steps = settings.epochs, settings.batch, steps
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(None),
@@ -80,13 +80,14 @@ class ShowProgress(keras.callbacks.Callback):
         self.bar.stop()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.started, self.seen = time.perf_counter(), 0
+        self.started = time.perf_counter()
         self.bar.reset(self.task, description=f"{self.title}, epoch {epoch + 1} of {self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.seen = min(self.seen + self.size, self.trees)
+        seen = min((batch + 1) * self.size, self.trees)
         self.elapsed = time.perf_counter() - self.started
-        self.bar.update(self.task, advance=1, state=f"{self.seen / self.elapsed:,.0f} trees/s")
+        speed = f"{seen / self.elapsed:,.0f} trees/s"
+        self.bar.update(self.task, completed=min(batch + 1, self.steps), state=speed)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.seconds.append(self.elapsed)

@@ -11,12 +11,13 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.element_types import computes_in, in_file_dtype, widen
 from keras_blocks.export.conversion.hooks import replaced_calls
-from keras_blocks.export.conversion.least_sizes import Sizes, least_sizes
+from keras_blocks.export.conversion.least_sizes import note
 from keras_blocks.export.conversion.scopes import scoped
 from keras_blocks.export.conversion.signature import Signature, trace
 from keras_blocks.export.conversion.standins import OnnxNode, stand_ins
@@ -26,9 +27,15 @@ from keras_blocks.export.weight_files import Apart
 
 _LARGEST_WHOLE = 1_800_000_000  # bytes of weights; the rest of a message has its share too
 _SMALLEST_APART = 2**20  # bytes; passes over the graph may want to read the small ones
+_NO_FLOAT8 = (
+    "which onnxruntime has no kernels for on CPU. Export the model as it was before "
+    "`quantize('float8')`; `keras_blocks.export.quantize` makes int8 of the file."
+)
 _REFUSED_TYPES = {
     tf.bfloat16.as_datatype_enum: "which onnxruntime has no kernels for on CPU. "
     "Build the model with float32 or mixed_float16.",
+    types_pb2.DT_FLOAT8_E4M3FN: _NO_FLOAT8,
+    types_pb2.DT_FLOAT8_E5M2: _NO_FLOAT8,
     tf.string.as_datatype_enum: "but exported models take and give numbers only. "
     "A lookup table of strings has no ONNX form here: look them up before the model.",
 }
@@ -39,8 +46,7 @@ class Captured:
     """A frozen graph: the names of its input and output tensors, and what its stand-ins become.
 
     `apart` has the inputs that are weights, and their values; `tables` the handles of lookup
-    tables, and of any other resources, by the names of the nodes that stand for them;
-    `least_sizes` those that each input's axes must have, by its position.
+    tables, and of any other resources, by the names of the nodes that stand for them.
     """
 
     graph_def: Any
@@ -49,7 +55,6 @@ class Captured:
     nodes: dict[str, OnnxNode]
     apart: Apart
     tables: Mapping[str, tf.Tensor]
-    least_sizes: list[Sizes]
 
 
 def weights_apart(model: keras.Model) -> list[keras.Variable]:
@@ -87,6 +92,8 @@ def capture(
     specs += [tf.TensorSpec(weight.shape, weight.dtype) for weight in apart]
 
     def run(*flat: tf.Tensor) -> list[tf.Tensor]:
+        for placeholder, tensor in zip(flat, signature.contract.flat_inputs(), strict=False):
+            note(placeholder, tensor.least)
         # Layers that count their draws or keep a state would write to a weight, which is to be a
         # constant; what they write here ends with the scope.
         with keras.StatelessScope(list(zip(apart, flat[given:], strict=True))):
@@ -104,8 +111,7 @@ def capture(
     if computes_in(model, "bfloat16"):
         widen(graph_def)
     _refuse_element_types(graph_def)
-    least = [least_sizes(tensor) for tensor in concrete.inputs[:given]]
-    return Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete), least)
+    return Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete))
 
 
 def _freeze(concrete: Any) -> Any:

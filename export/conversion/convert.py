@@ -73,7 +73,6 @@ def to_onnx(
         opset,
         model.name,
         values,
-        captured.least_sizes,
     )
 
 

@@ -1,13 +1,14 @@
 """How long the axes of a model's inputs must be for the windows inside it to fit.
 
-A pooling asks for a length where it stands. That is led back through convolutions and what works
-element by element to the input that the axis comes from, and noted there; the file refuses what is
-shorter (see `passes.short_inputs`), so that nothing has to be asked in the midst of it.
+A window asks for a length where it stands. That is led back through convolutions and what works
+element by element to the input that the axis comes from, and noted there. The contract says so, and
+the file refuses what is shorter (see `passes.short_inputs`), so that nothing has to be asked in the
+midst of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -33,31 +34,18 @@ Sizes = dict[int, int]
 """The least size by the axis."""
 
 
-def ask_of_input(tensor: tf.Tensor, sizes: Mapping[int, int]) -> bool:
-    """Notes the least sizes of a tensor's axes at the input of the model that they come from.
+def are_asked_for(tensor: tf.Tensor, sizes: Mapping[int, int]) -> bool:
+    """Whether the model's inputs ask for as much as these sizes of a tensor's axes take.
 
     Args:
-        tensor: a tensor of the graph that is being traced.
+        tensor: a tensor of a graph to whose inputs the least sizes were noted.
         sizes: the least size by the axis.
-
-    Returns:
-        Whether the axes could be led back to an input; if not, nothing is noted.
     """
-    wanted = dict(sizes)
-    while True:
-        wanted = {axis: n for axis, n in wanted.items() if tensor.shape[axis] is None and n > 0}
-        if not wanted:
-            return True
-        if tensor.op.type == "Placeholder":
-            # That of a loop's body gets no input of the model.
-            if isinstance(tensor.graph.outer_graph, FuncGraph):
-                return False
-            _note(tensor, wanted)
-            return True
-        step = _before(tensor, wanted)
-        if step is None:
-            return False
-        tensor, wanted = step
+    found = _led_back(tensor, sizes)
+    if found is None:
+        return False
+    origin, wanted = found
+    return all(least_sizes(origin)[axis] >= size for axis, size in wanted.items())
 
 
 def ask_for_windows(layer: keras.layers.Layer, tensor: tf.Tensor) -> None:
@@ -69,27 +57,58 @@ def ask_for_windows(layer: keras.layers.Layer, tensor: tf.Tensor) -> None:
     widths = getattr(layer, "pool_size", None)
     if widths is None:
         each = zip(layer.kernel_size, layer.dilation_rate, strict=True)
-        widths = [(width - 1) * dilation + 1 for width, dilation in each]
+        # Each step of none at all has a window of one; of poolings onnxruntime has one too many.
+        widths = [(width - 1) * dilation + 1 if width > 1 else 0 for width, dilation in each]
     first = 1 if layer.data_format == "channels_last" else 2
-    ask_of_input(tensor, dict(enumerate(widths, first)))
+    ask(tensor, dict(enumerate(widths, first)))
 
 
-def least_sizes(placeholder: tf.Tensor) -> Sizes:
-    """What was noted at an input."""
+def ask(tensor: tf.Tensor, sizes: Mapping[int, int]) -> None:
+    """Notes the least sizes of a tensor's axes at the input that they come from, if any.
+
+    Args:
+        tensor: a tensor of the graph that is being traced.
+        sizes: the least size by the axis.
+    """
+    found = _led_back(tensor, sizes)
+    if found is not None and found[1]:
+        origin, wanted = found
+        known = least_sizes(origin)
+        note(origin, [max(size, wanted.get(axis, 0)) for axis, size in enumerate(known)])
+
+
+def note(placeholder: tf.Tensor, least: Sequence[int]) -> None:
+    """Notes the least sizes of an input's axes, in their order."""
+    sizes = attr_value_pb2.AttrValue.ListValue(i=least)
+    placeholder.op._set_attr(_NOTE, attr_value_pb2.AttrValue(list=sizes))
+
+
+def least_sizes(tensor: tf.Tensor) -> tuple[int, ...]:
+    """What was noted at an input; 0 for each axis where nothing was."""
     try:
-        flat = placeholder.op.get_attr(_NOTE)
+        return tuple(tensor.op.get_attr(_NOTE))
     except ValueError:
-        return {}
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+        return (0,) * tensor.shape.rank
 
 
-def _note(placeholder: tf.Tensor, wanted: Sizes) -> None:
-    known = least_sizes(placeholder)
-    every = {
-        axis: max(known.get(axis, 0), wanted.get(axis, 0)) for axis in sorted({*known, *wanted})
-    }
-    flat = attr_value_pb2.AttrValue.ListValue(i=[n for item in every.items() for n in item])
-    placeholder.op._set_attr(_NOTE, attr_value_pb2.AttrValue(list=flat))
+def _led_back(tensor: tf.Tensor, sizes: Mapping[int, int]) -> tuple[tf.Tensor, Sizes] | None:
+    """The model's input that the axes come from, and what is wanted of it; None if none is found.
+
+    Where nothing is wanted that an input could lack, it is the tensor that settled it.
+    """
+    wanted = dict(sizes)
+    while True:
+        wanted = {axis: n for axis, n in wanted.items() if tensor.shape[axis] is None and n > 0}
+        if not wanted:
+            return tensor, wanted
+        if tensor.op.type == "Placeholder":
+            # That of a loop's body gets no input of the model.
+            inner = isinstance(tensor.graph.outer_graph, FuncGraph)
+            return None if inner else (tensor, wanted)
+        step = _before(tensor, wanted)
+        if step is None:
+            return None
+        tensor, wanted = step
 
 
 def _before(tensor: tf.Tensor, wanted: Sizes) -> tuple[tf.Tensor, Sizes] | None:

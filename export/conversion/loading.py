@@ -46,11 +46,12 @@ def _keras_file(path: Path) -> keras.Model:
 
 def _reason(error: Exception) -> str:
     text = str(error).strip()
-    unknown = re.search(r"Could not locate class '[^']*'", text)  # Keras buries it in a config
+    # Keras buries it in a config.
+    unknown = re.search(r"(Could not locate (class|function)|Unknown layer:) '[^']*'", text)
     if unknown:
         return (
-            f"{unknown[0]}. A model with layers of your own is exported where they are defined: "
-            f"keras_blocks.export.export_onnx(model, 'model.onnx') in Python."
+            f"{unknown[0]}. Import the code that defines it first: --import MODULE or "
+            f"--import FILE.py on the command line."
         )
     # Keras goes on to tell about formats of its past.
     return " ".join(re.split(r"(?<=\.) ", text.partition("\n")[0])[:2])
@@ -71,10 +72,24 @@ def _saved_model(path: Path) -> keras.Model:
             f"it has {sorted(functions) or 'none'}. Save it by model.export(path) or with "
             "tf.saved_model.save(module, path, signatures=function)."
         )
+    if _holds_trees(functions[name]):
+        raise ExportError(
+            f"'{path}' holds a model of trees, and a SavedModel has lost that its inputs are "
+            "ragged: export the .keras file, or the model itself."
+        )
     _, specs = functions[name].structured_input_signature
     inputs = {key: _input(path, key, spec) for key, spec in specs.items()}
     outputs = _Function(loaded, functions[name], name=path.name)(inputs)
     return keras.Model(inputs, outputs, name=path.name)
+
+
+def _holds_trees(function: Any) -> bool:
+    """Whether it has the complaint of `TreeRecursive` about parents that make no tree."""
+    return any(
+        node.op == "StringFormat" and node.attr["template"].s.startswith(b"TreeRecursive: ")
+        for inner in function.graph.as_graph_def().library.function
+        for node in inner.node_def
+    )
 
 
 def _input(path: Path, name: str, spec: tf.TensorSpec) -> keras.KerasTensor:

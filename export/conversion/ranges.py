@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import keras_blocks as kb
 from keras_blocks.export.conversion.hooks import Call, replaced_calls
-from keras_blocks.export.conversion.least_sizes import ask_for_windows
+from keras_blocks.export.conversion.least_sizes import ask, ask_for_windows, least_sizes
 
 # These hand their first input's elements on unchanged.
 _HANDS_ON = frozenset(
@@ -67,6 +67,7 @@ class ValueRange:
     edge_labels: int | None = None
     siblings_differ: bool = False
     padding: float | None = None
+    least: tuple[int, ...] = ()
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Reads:
     @contextmanager
     def watch(self, model: keras.Model) -> Iterator[None]:
         """Takes notes while the model is called."""
-        with replaced_calls(model, self._noting):
+        with replaced_calls(model, self._noting), replaced_calls(model, self._noting_dropped):
             yield
 
     def ranges(self, inputs: list[tf.Tensor]) -> dict[int, ValueRange]:
@@ -100,6 +101,10 @@ class Reads:
             index = position.get(_origin(tensor))
             if index is not None:
                 found[index] = replace(found.get(index, ValueRange()), padding=value)
+        for index, tensor in enumerate(inputs):
+            least = least_sizes(tensor)
+            if any(least):
+                found[index] = replace(found.get(index, ValueRange()), least=least)
         return found
 
     def _noting(self, layer: keras.layers.Layer) -> Call | None:
@@ -108,17 +113,15 @@ class Reads:
         if isinstance(layer, keras.layers.Masking):
             return _before(layer.call, lambda x: self.masked.append((x, layer.mask_value)))
         if isinstance(layer, _WINDOWS) and layer.padding == "valid":
-            return _before(layer.call, lambda x: self._note_windows(x, layer))
+            return _before(layer.call, lambda x: ask_for_windows(layer, x))
+        if isinstance(layer, keras.layers.CategoryEncoding) and layer.output_mode == "one_hot":
+            return _before(layer.call, _ask_for_two_steps)
         if isinstance(layer, kb.TreeRecursive):
             return _before(layer.call, lambda x: self._note_tree(x, layer))
-        if not layer.supports_masking:
-            return _before(layer.call, self._note_dropped)
         return None
 
-    def _note_windows(self, inputs: Any, layer: keras.layers.Layer) -> None:
-        ask_for_windows(layer, inputs)
-        if not layer.supports_masking:
-            self._note_dropped(inputs)
+    def _noting_dropped(self, layer: keras.layers.Layer) -> Call | None:
+        return None if layer.supports_masking else _before(layer.call, self._note_dropped)
 
     def _note_dropped(self, inputs: Any) -> None:
         tensors = keras.tree.flatten(inputs)
@@ -134,6 +137,13 @@ class Reads:
     def _note_tree(self, inputs: Any, layer: kb.TreeRecursive) -> None:
         if all(isinstance(tensor, tf.RaggedTensor) for tensor in inputs):
             self.trees.append((layer, list(inputs)))
+
+
+def _ask_for_two_steps(inputs: Any) -> None:
+    """A one-hot encoding drops a last axis of one step, and keeps any other."""
+    last = inputs.shape.rank - 1
+    if last > 0:
+        ask(inputs, {last: 2})
 
 
 def _add_tree(

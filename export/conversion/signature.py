@@ -17,12 +17,10 @@ from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.element_types import file_dtype, in_file_dtype
 from keras_blocks.export.conversion.hooks import Call, replaced_calls
-from keras_blocks.export.conversion.least_sizes import Sizes, least_sizes
 from keras_blocks.export.conversion.ranges import Reads, ValueRange
 from keras_blocks.export.conversion.standins import stand_ins
 from keras_blocks.export.conversion.symbols import Symbol, named_dims, symbols_of, unique_names
 from keras_blocks.export.lowerings import lowered_call
-from keras_blocks.export.proof.padding import with_proven_padding
 from keras_blocks.ragged import from_row_splits
 
 # Keras does not name this base of all of them.
@@ -36,12 +34,13 @@ class Signature:
     Args:
         contract: the inputs and outputs by name.
         structure: the positional arguments of the model, as a tuple of nests of `Symbol`.
-        least_sizes: of the axes of each flat input, where windows inside need some length.
+        traced: the model's own call as a concrete function of `specs()`; None where it asks for
+            sizes in Python, which a graph cannot answer.
     """
 
     contract: Contract
     structure: tuple[Any, ...]
-    least_sizes: tuple[Sizes, ...] = ()
+    traced: Any = None
 
     @property
     def symbols(self) -> list[Symbol]:
@@ -113,25 +112,31 @@ def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
             "keras.Sequential([keras.Input(...), layer])."
         )
     structure = symbols_of(model, input_signature)
-    traced, ranges = _probe(model, structure)
+    probed = _probe(model, structure)
     guessed = {s.name for s in keras.tree.flatten(structure) if not s.dtype_known}
-    ids = {name for name, found in ranges.items() if found["maximum"] is not None} & guessed
+    ids = {name for name, found in probed.ranges.items() if found["maximum"] is not None} & guessed
     if ids:
         # An input that an embedding reads holds integers.
         structure = keras.tree.map_structure(
             lambda s: replace(s, dtype="int32") if s.name in ids else s, structure
         )
-        traced, ranges = _probe(model, structure)
-    inputs = tuple(_input_spec(symbol, ranges) for symbol in keras.tree.flatten(structure))
+        probed = _probe(model, structure)
+    inputs = tuple(_input_spec(symbol, probed.ranges) for symbol in keras.tree.flatten(structure))
     taken = [tensor.name for spec in inputs for tensor in spec.flat()]
-    contract = Contract(inputs, _output_specs(model, traced, taken))
-    flat = (tensor for tensor, _ in zip(traced.inputs, contract.flat_inputs(), strict=False))
-    least = tuple(map(least_sizes, flat))
-    return with_proven_padding(model, Signature(contract, structure, least))
+    contract = Contract(inputs, _output_specs(model, probed.traced, taken))
+    return Signature(contract, structure, probed.traced if probed.runs else None)
 
 
-def _probe(model: keras.Model, structure: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
-    """The traced call of a model as it is, and the value ranges of its inputs by name."""
+@dataclass(frozen=True)
+class _Probed:
+    """The traced call of a model, whether it runs, and the value ranges of the inputs by name."""
+
+    traced: Any
+    runs: bool
+    ranges: dict[str, dict[str, Any]]
+
+
+def _probe(model: keras.Model, structure: Any) -> _Probed:
     owners = [s for s in keras.tree.flatten(structure) for _ in s.tensor_specs()]
     specs = [spec for s in keras.tree.flatten(structure) for spec in s.tensor_specs()]
     reads = Reads()
@@ -141,15 +146,16 @@ def _probe(model: keras.Model, structure: Any) -> tuple[Any, dict[str, dict[str,
             return trace(lambda *flat: model(*_arguments(structure, flat), training=False), specs)
 
     try:
-        traced = traced_call()
+        traced, runs = traced_call(), True
     except ExportError:
         # Some layers ask in Python for sizes, which a graph cannot answer; their lowering does
         # without, or says why there is no ONNX form.
         with stand_ins(), replaced_calls(model, lowered_call):
-            traced = traced_call()
+            traced, runs = traced_call(), False
     # Captured tensors follow the arguments.
     found = reads.ranges(traced.inputs[: len(specs)])
-    return traced, {owners[i].name: _named_range(owners, value) for i, value in found.items()}
+    ranges = {owners[i].name: _named_range(owners, value) for i, value in found.items()}
+    return _Probed(traced, runs, ranges)
 
 
 def trace(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:

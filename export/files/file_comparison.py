@@ -88,7 +88,7 @@ def compare_files(
     first, second = _Opened(Path(original)), _Opened(Path(other))
     contract = file_contract(first.side)
     if labels is not None and inputs is None:
-        raise ContractError("labels were given without inputs; give the inputs they belong to")
+        raise ContractError("labels were given without inputs; give the inputs (--inputs) they belong to")
     given = None if inputs is None else as_feeds(contract, inputs, "inputs")
     pair, problem, notes = paired(first.side, second.side)
     if pair is None:

@@ -44,13 +44,13 @@ def as_feeds(contract: Contract, data: Any, argument: str) -> list[Feed]:
         contract: of the file.
         data: an array, for a file of one input; a dict of arrays by input, where a ragged input is
             a list of rows or its flat values and row splits; an iterable of these, each a batch;
-            or the name of an `.npz` file that holds such a dict.
+            or the name of an `.npz` file that holds such a dict, or of an `.npy` file for one input.
         argument: str, what the data is called in errors.
     Raises:
         ContractError: the data does not fit the inputs, or there is none.
     """
     if isinstance(data, (str, Path)):
-        data = _read_npz(Path(data))
+        data = read_arrays(Path(data))
     one = isinstance(data, (Mapping, np.ndarray)) or not isinstance(data, Iterable)
     feeds: list[Feed] = []
     for batch in [data] if one else data:
@@ -201,21 +201,19 @@ def read_array(path: Path) -> np.ndarray:
     Raises:
         ContractError: it is no such file.
     """
-    loaded = _read(path)
+    loaded = read_arrays(path)
     arrays = list(loaded.values()) if isinstance(loaded, dict) else [loaded]
     if len(arrays) != 1:
         raise ContractError(f"{path}: one array expected, it holds {', '.join(loaded) or 'none'}")
     return arrays[0]
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    loaded = _read(path)
-    if not isinstance(loaded, dict):
-        raise ContractError(f"{path} holds one array without a name; write it with np.savez")
-    return loaded
+def read_arrays(path: Path) -> dict[str, np.ndarray] | np.ndarray:
+    """The arrays in an `.npz` file by name, or that in an `.npy` file.
 
-
-def _read(path: Path) -> dict[str, np.ndarray] | np.ndarray:
+    Raises:
+        ContractError: it is no such file.
+    """
     try:
         with open(path, "rb") as file:  # NumPy leaves a broken one open
             loaded = np.load(file, allow_pickle=False)

@@ -127,7 +127,7 @@ def _halved(
         changed,
         "float16",
         halved,
-        (f"{text} stay float32",) if text else (),
+        (f"left in float32: {text}",) if text else (),
         None if keep_io_types else contract,
     )
 

@@ -104,7 +104,7 @@ def quantize(
     source = Path(filepath)
     static = calibration is not None
     if weights_only and (static or ops is not None):
-        raise ValueError("weights_only=True stores all large weights; it takes no calibration, ops")
+        raise ValueError("weights_only stores all large weights; it takes no calibration, ops")
     feeds = calibration_feeds(source, calibration) if static else []
     chosen = choices(feeds, ops, min_elements)
 
@@ -168,9 +168,12 @@ def _left(model: onnx.ModelProto, chosen: Sequence[Choice]) -> tuple[str, ...]:
 def _reason(op: str, chosen: Sequence[Choice]) -> str:
     tool = next((choice.tool for choice in chosen if op in choice.tool.places), None)
     if tool is None:
-        return "onnxruntime has no int8 form; weights_only=True stores them small"
+        return "onnxruntime has no int8 form; weights_only=True (--weights-only) stores them small"
     if op in tool.slower:
-        return f"they would be slower; ops=['{op}'] for the size, calibration= for both"
+        return (
+            f"they would be slower; ops=['{op}'] (--op {op}) for the size, "
+            f"calibration= (--calibration) for both"
+        )
     return "the tool cannot" if tool.everywhere else "inside loops and branches"
 
 

@@ -43,7 +43,7 @@ def change_regions(model: onnx.ModelProto, change: Change, inner: bool) -> onnx.
     except Exception as error:  # protobuf's own type differs between its versions
         raise ExportError(
             f"the shapes in the model cannot be inferred ({first_line(error)}); "
-            f"weights_only=True needs none"
+            f"weights_only=True (--weights-only) needs none"
         ) from error
     _name_nodes(inferred)
     _Surgery(inferred, change, inner).visit(inferred.graph, {}, {})

@@ -9,13 +9,16 @@ from keras_blocks.export.lowerings import counting as counting
 from keras_blocks.export.lowerings import division as division
 from keras_blocks.export.lowerings import einsum as einsum
 from keras_blocks.export.lowerings import elementwise as elementwise
+from keras_blocks.export.lowerings import equalization as equalization
 from keras_blocks.export.lowerings import erf as erf
 from keras_blocks.export.lowerings import finiteness as finiteness
 from keras_blocks.export.lowerings import norms as norms
 from keras_blocks.export.lowerings import one_hot as one_hot
 from keras_blocks.export.lowerings import pooling as pooling
 from keras_blocks.export.lowerings import random_crop as random_crop
+from keras_blocks.export.lowerings import random_draws as random_draws
 from keras_blocks.export.lowerings import recurrent as recurrent
+from keras_blocks.export.lowerings import reshaping as reshaping
 from keras_blocks.export.lowerings import resizing as resizing
 from keras_blocks.export.lowerings import scatter as scatter
 from keras_blocks.export.lowerings import short_pooling as short_pooling

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.export.conversion.hooks import Call
-from keras_blocks.export.conversion.least_sizes import ask_of_input
+from keras_blocks.export.conversion.least_sizes import are_asked_for
 from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.short_axes import unless_too_short
 
@@ -29,7 +29,7 @@ from keras_blocks.short_axes import unless_too_short
 def lower_pooling(layer: Any) -> Call | None:
     """The layer's own call, behind inputs of which the file refuses those that are too short.
 
-    Where no input is found to refuse, a pooling without windows gives no steps.
+    Where no input is known to refuse, a pooling without windows gives no steps.
     """
     if layer.padding == "same":
         return None
@@ -42,7 +42,7 @@ def lower_pooling(layer: Any) -> Call | None:
         return [tf.maximum(1 + (size - width) // stride, 0) for size, width, stride in along]
 
     def call(inputs: tf.Tensor) -> tf.Tensor:
-        if ask_of_input(inputs, dict(enumerate(widths, start=1 if last else 2))):
+        if are_asked_for(inputs, dict(enumerate(widths, start=1 if last else 2))):
             return own_call(inputs)
         rank = len(widths)
         to_last, to_first = [0, *range(2, rank + 2), 1], [0, rank + 1, *range(1, rank + 1)]

@@ -11,10 +11,8 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.conversion.standins import onnx_node
 from keras_blocks.export.lowerings.registry import lowers
-from keras_blocks.export.lowerings.tree_slots import Taken
-from keras_blocks.mechanisms.tree_messages import Combination
+from keras_blocks.export.lowerings.tree_climb import LevelClimb
 from keras_blocks.mechanisms.tree_ops import Ops, computed_with
-from keras_blocks.mechanisms.tree_schedule import Schedule
 
 _NATIVE_PRODUCTS = (tf.float32, tf.float64)
 
@@ -46,11 +44,8 @@ class OnnxOps(Ops):
     """The operations as ONNX nodes."""
 
     gates_apart = True
-    takes_messages = True
-
-    def combination(self, kind: str, arity: int | None, plan: Schedule) -> Combination:
-        """Whole messages, each copied to a place of its own."""
-        return Taken(kind, arity, plan)
+    by_level = True
+    climb = LevelClimb
 
     def pile(self, row: Any, dtype: Any) -> Any:
         """An ONNX sequence, which costs no copy of what is in it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -38,7 +38,6 @@ def finish(
     opset: int,
     name: str,
     apart: Apart,
-    least_sizes: Sequence[Mapping[int, int]] = (),
 ) -> onnx.ModelProto:
     """Names, cleans and checks a converted model.
 
@@ -50,7 +49,6 @@ def finish(
         opset: int, the version of the ONNX operators that it is to have.
         name: str, that of the graph.
         apart: those of its present inputs that are weights; more may be added.
-        least_sizes: the least size by the axis for each of the inputs; none where none is given.
 
     Raises:
         ExportError: the graph holds an op or an element type that no runtime knows.
@@ -73,9 +71,7 @@ def finish(
     graph.name = name
     _set_values(graph.input, wanted_inputs)
     _set_values(graph.output, wanted_outputs)
-    refuse_short_inputs(
-        graph, {t.name: sizes for t, sizes in zip(wanted_inputs, least_sizes, strict=False)}
-    )
+    refuse_short_inputs(graph, wanted_inputs)
     _describe(model, contract, opset)
     _check(model)
     return model

@@ -6,7 +6,7 @@ that it cannot have, costs nothing, and its name says what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,23 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from keras_blocks.contract import FlatTensor
 from keras_blocks.export.graphs import copied, read_instead, set_all
 
 
-def refuse_short_inputs(
-    graph: onnx.GraphProto, least_sizes: Mapping[str, Mapping[int, int]]
-) -> None:
+def refuse_short_inputs(graph: onnx.GraphProto, inputs: Iterable[FlatTensor]) -> None:
     """Puts before what reads an input the node that refuses it.
 
     Args:
         graph: the graph of a model.
-        least_sizes: the least size by the axis, by the name of the input.
+        inputs: those of the graph, with their least sizes.
     """
     checks: list[onnx.NodeProto] = []
     checked: dict[str, str] = {}
+    least = {tensor.name: tensor.least for tensor in inputs}
     for value in graph.input:
-        sizes = least_sizes.get(value.name)
-        if sizes:
-            checks += _check(graph, value, sizes)
+        if any(least[value.name]):
+            checks += _check(graph, value, least[value.name])
             checked[value.name] = checks[-1].output[0]
     nodes = [copied(node) for node in graph.node]
     for node in nodes:
@@ -40,10 +39,10 @@ def refuse_short_inputs(
 
 
 def _check(
-    graph: onnx.GraphProto, value: onnx.ValueInfoProto, sizes: Mapping[int, int]
+    graph: onnx.GraphProto, value: onnx.ValueInfoProto, sizes: tuple[int, ...]
 ) -> list[onnx.NodeProto]:
-    dims = value.type.tensor_type.shape.dim
-    said = "_and_".join(f"axis_{axis}_is_at_least_{size}" for axis, size in sizes.items())
+    asked = [f"axis_{axis}_is_at_least_{size}" for axis, size in enumerate(sizes) if size]
+    said = "_and_".join(asked)
     scope = f"{graph.name}/{value.name}/{said}"
 
     def constant(name: str, values: object) -> str:
@@ -56,7 +55,7 @@ def _check(
         name = f"{scope}/{op_type}"
         return onnx.helper.make_node(op_type, inputs, [name], name, **options)
 
-    least = constant("least", [sizes.get(axis, 0) for axis in range(len(dims))])
+    least = constant("least", sizes)
     shape = apply("Shape", value.name)
     fits = apply("GreaterOrEqual", shape.output[0], least)
     wanted = apply("Where", fits.output[0], shape.output[0], constant("impossible", 0))

@@ -105,8 +105,7 @@ class Examination:
             reasons = "; ".join(f"{s.sample}: {s.reason}" for s in self.proof.skipped[:3])
             raise ExportError(
                 f"Nothing was proven: the model '{self.model.name}' refuses every sample "
-                f"({reasons}). Pass inputs that it accepts: "
-                f"check_parity(model, filepath, inputs=...)."
+                f"({reasons}). {GIVE_INPUTS}"
             )
 
     def _never_finite(self) -> None:
@@ -115,8 +114,7 @@ class Examination:
         if finite and not any(finite.values()):
             raise ExportError(
                 f"Nothing was proven: all that the model '{self.model.name}' gives is NaN or "
-                f"infinite, on every sample. Look for such values in its weights, or pass inputs "
-                f"of which it makes numbers: check_parity(model, filepath, inputs=...)."
+                f"infinite, on every sample. Look for such values in its weights. {GIVE_INPUTS}"
             )
         self.proof.notes += [
             f"Output '{self.proof.outputs[index].name}' was NaN or infinite throughout, in the "

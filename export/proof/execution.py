@@ -9,21 +9,26 @@ import numpy as np
 import tensorflow as tf
 
 from keras_blocks.contract import Contract, FlatTensor, TensorSpec
-from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.signature import Signature, trace
 from keras_blocks.export.onnx_side import OnnxSide, RefusedError, element_type, first_line
 
 
 class KerasSide:
-    """A Keras model, traced once for all shapes."""
+    """A Keras model, traced once for all shapes.
 
-    def __init__(self, model: keras.Model, signature: Signature):
+    Args:
+        model: the Keras model.
+        signature: its signature.
+        traced: the model's call as a concrete function; None runs it op by op.
+    """
+
+    def __init__(self, model: keras.Model, signature: Signature, traced: Any = None):
         self.model = model
         self.signature = signature
         self.names = [tensor.name for tensor in signature.contract.flat_inputs()]
         stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
         # A stateful model starts afresh in every run, which a graph cannot do for it.
-        self._traced = None if stateful else self._trace()
+        self._traced = None if stateful else traced
 
     def run(self, feed: dict[str, np.ndarray], eager: bool = False) -> list[np.ndarray]:
         """The flat outputs in the contract's order.
@@ -40,7 +45,8 @@ class KerasSide:
         try:
             if self._traced is not None and not eager:
                 try:
-                    return [value.numpy() for value in self._traced(*map(tf.constant, flat))]
+                    outputs = self.signature.unpack(self._traced(*map(tf.constant, flat)))
+                    return [value.numpy() for value in outputs]
                 except Exception:
                     # A graph may refuse what the model takes: it knew no sizes when it was traced.
                     pass
@@ -62,16 +68,10 @@ class KerasSide:
 
     def _refuse_short(self, feed: dict[str, np.ndarray]) -> None:
         """TensorFlow may end the whole process where no window fits, instead of an error."""
-        for name, sizes in zip(self.names, self.signature.least_sizes, strict=False):
-            for axis, least in sizes.items():
-                if feed[name].shape[axis] < least:
-                    raise RefusedError(f"axis {axis} of '{name}' must be {least} at least")
-
-    def _trace(self) -> Any:
-        try:
-            return trace(self._call, self.signature.specs())
-        except ExportError:
-            return None  # a layer asks for sizes in Python; it still runs op by op
+        for tensor in self.signature.contract.flat_inputs():
+            for axis, least in enumerate(tensor.least):
+                if feed[tensor.name].shape[axis] < least:
+                    raise RefusedError(f"axis {axis} of '{tensor.name}' must be {least} at least")
 
     def _call(self, *flat: Any) -> list[Any]:
         arguments = self.signature.arguments(flat)

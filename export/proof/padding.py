@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_blocks.contract import Contract, Dim, TensorSpec
+from keras_blocks.export.conversion.signature import Signature, signature_of
 from keras_blocks.export.proof.comparison import TOLERANCES, compare, compute_dtype
 from keras_blocks.export.proof.plans import dense
 from keras_blocks.export.proof.sampling import draw_samples
-
-if TYPE_CHECKING:
-    import keras
-
-    from keras_blocks.export.conversion.signature import Signature
 
 _TIME_AXIS = 1
 _MORE = 3  # steps
@@ -30,14 +27,12 @@ _PLANS = (dense(64, 1), dense(3, 5, blanks="middle"), dense(4, 6, blanks="tail",
 Arrays = Mapping[str, np.ndarray]
 
 
-def with_proven_padding(model: keras.Model, signature: Signature) -> Signature:
-    """The signature whose contract says which inputs may be padded.
+def proven_signature(model: keras.Model, input_signature: Any = None) -> Signature:
+    """`signature_of` a model, whose contract says which inputs may be padded, and no more.
 
-    Args:
-        model: the Keras model.
-        signature: its signature; `padding` of an input is what layers mask of it. A mask that is
-            an input itself, of booleans, is added.
+    What layers mask of an input is a candidate, and a mask that is an input itself, of booleans.
     """
+    signature = signature_of(model, input_signature)
     contract = _candidates(signature.contract)
     if all(spec.padding is None for spec in contract.inputs):
         return replace(signature, contract=contract)

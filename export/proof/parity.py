@@ -12,13 +12,14 @@ import onnxruntime
 import tensorflow as tf
 
 from keras_blocks.export.conversion.loading import as_model
-from keras_blocks.export.conversion.signature import Signature, signature_of
+from keras_blocks.export.conversion.signature import Signature
 from keras_blocks.export.onnx_side import OnnxSide, RefusedError
 from keras_blocks.export.progress import bars
 from keras_blocks.export.proof.checks import LayerCheck
 from keras_blocks.export.proof.examination import Examination
 from keras_blocks.export.proof.execution import mismatched_signature
 from keras_blocks.export.proof.levels import Budget, Verify, level_of
+from keras_blocks.export.proof.padding import proven_signature
 from keras_blocks.export.proof.sampling import Sample
 from keras_blocks.export.proof.trials import Proof
 from keras_blocks.export.reports.report import ParityReport
@@ -50,7 +51,7 @@ def check_parity(
         inputs: the model's argument, or a dict of the file's flat inputs by name; None draws
             samples from the model's contract.
         input_signature: for a model that does not say what it takes; see `export_onnx`.
-        verify: "fast", True or "thorough": how much is tried (see `levels`).
+        verify: "fast", "usual" (or True) or "thorough": how much is tried (see `levels`).
         time_budget: float, seconds after which nothing more is begun; the report names what was
             left out. None takes as long as it takes.
         rtol: float, the allowed error relative to the largest magnitude of an output; None chooses
@@ -77,7 +78,7 @@ def check_parity(
     if not Path(filepath).is_file():
         raise FileNotFoundError(f"There is no ONNX file at filepath={str(filepath)!r}.")
     model = as_model(model)
-    signature = signature_of(model, input_signature)
+    signature = proven_signature(model, input_signature)
     given = None if inputs is None else [sample_of(signature, inputs)]
     return prove(
         model,

@@ -38,7 +38,7 @@ def draw_values(
     if kind != "f":
         raise ExportError(
             f"No samples can be drawn for input '{spec.name}' of dtype {spec.dtype}. "
-            f"Pass inputs that the model accepts: check_parity(model, filepath, inputs=...)."
+            f"{GIVE_INPUTS}"
         )
     values = generator.normal(scale=scale, size=shape)
     if pixels and is_image(spec):

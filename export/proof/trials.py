@@ -68,7 +68,7 @@ class Proof:
         atol: float | None = None,
         budget: Budget | None = None,
     ):
-        self.keras = KerasSide(model, signature)
+        self.keras = KerasSide(model, signature, signature.traced)
         self.outputs = signature.contract.flat_outputs()
         usual = TOLERANCES[compute_dtype(model)]
         self.tolerance = usual

@@ -20,6 +20,10 @@ class JsonReport:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def brief(self) -> str:
+        """What the command line prints; the whole of it where that is short."""
+        return str(self)
+
     def to_html(self) -> str:
         """One page with plots, which needs no other file."""
         raise NotImplementedError

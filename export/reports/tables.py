@@ -63,6 +63,8 @@ def notes_of(spec: TensorSpec) -> str:
         low = "..." if spec.minimum is None else f"{spec.minimum:g}"
         high = "..." if spec.maximum is None else f"{spec.maximum:g}"
         notes.append(f"{low} to {high}")
+    asked = [f"{dim} at least {n}" for dim, n in zip(spec.shape, spec.least, strict=False) if n]
+    notes.extend(asked)
     return ", ".join(notes)
 
 

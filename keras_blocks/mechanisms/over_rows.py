@@ -104,7 +104,8 @@ def _by_step(layer: keras.layers.Layer, x: Any) -> Any:
         return ragged_spec(spec.shape, spec.dtype)
     if isinstance(layer, keras.layers.TimeDistributed):
         return from_row_splits(layer.layer(x.values), x.row_splits)
-    return from_row_splits(layer(x.values[tf.newaxis])[0], x.row_splits)
+    rows = layer(tf.expand_dims(x.values, 0))  # the gradient of an index is dearer
+    return from_row_splits(tf.squeeze(rows, 0), x.row_splits)
 
 
 def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:

@@ -214,7 +214,7 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
             kept = [f * c for f, c in zip(opened, tf.unstack(memory, axis=1), strict=True)]
             return self.opened(gates, tf.add_n(kept))
         if self._is_narrow():
-            forgets = ops().add_product(forget, hidden, self.forget_kernel())
+            forgets = ops().product(hidden, self.forget_kernel(), forget)
             forgets = tf.reshape(forgets, [-1, arity, units])
         else:
             forgets = tf.reshape(tf.matmul(hidden, self.forget_kernel()), [-1, arity, units])
@@ -232,7 +232,7 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
     def _for_each_child(self, own: Own, forget: tf.Tensor) -> tuple[Own, tf.Tensor]:
         if ops().gates_apart or not self._is_narrow():
             return own, forget
-        return own, ops().summed(tf.tile(forget, [1, self.arity]), self.forget_kernel())
+        return own, tf.tile(forget, [1, self.arity])
 
     def _is_narrow(self) -> bool:
         return self.arity <= FEW_SLOTS

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_cell import FEW_SLOTS, Children
-from keras_blocks.mechanisms.tree_gradient import DeferredGradients
+from keras_blocks.mechanisms.tree_gradient import DeferredGradients, in_order
 from keras_blocks.mechanisms.tree_late_table import LateTable
 from keras_blocks.mechanisms.tree_levels import Nowhere, Span
 from keras_blocks.mechanisms.tree_ops import computed_with, ops
@@ -20,17 +20,10 @@ class Climb(Pass):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        cell, features, plan = self.cell, self.features, self.plan
-        adds_once = "adds_once" in vars(type(cell))
-        self.ops = DeferredGradients(plan) if self.training and adds_once else ops()
-        self.leaves = as_states(cell.leaves(features.of_leaves()))
-        # One row more than there are inner nodes: what leaves that are roots send goes there.
-        rows = Span(tf.zeros_like(plan.inner), plan.inner + 1).of(plan.order)
-        with computed_with(self.ops):
-            inputs = features.prepared(cell, rows)
-        self.owner = plan.place[:, :1]
-        messages = cell.message(inputs, self._children(self.leaves, plan.leaves))
-        self.form = inputs, messages
+        adds_once = "adds_once" in vars(type(self.cell))
+        self.ops = DeferredGradients(self.plan) if self.training and adds_once else ops()
+        self.leaves = as_states(self.cell.leaves(self.features.of_all_leaves()))
+        self.owner = self.plan.place[:, :1]
 
     def roots(self, batch: tf.Tensor) -> tf.Tensor:
         """(batch, units): the vector of each root, zeros for a tree without nodes.
@@ -54,22 +47,32 @@ class Climb(Pass):
     def nodes(self) -> tf.Tensor:
         """(all nodes, units): the vector of each node, as given."""
         inner = self._climbed(all_nodes=True)
-        return tf.gather(tf.concat([inner, self.leaves[0]], axis=0), self.plan.upward())
+        vectors = tf.concat([inner, self.leaves[0]], axis=0)
+        return (in_order if self.training else tf.gather)(vectors, self.plan.upward())
 
     def _climbed(self, all_nodes: bool) -> tf.Tensor:
         """The vectors of roots with children, or of all inner nodes, the deepest level first."""
-        inputs, messages = self.form
+        form = inputs, messages = self._prepared()
         kind, counts = self.taken_as, self.plan.counts[: self.plan.levels]
         taken: list[Any] = [kind(values, counts) for values in keras.tree.flatten(inputs)]
-        if (self.cell.arity or 0) > FEW_SLOTS and not ops().takes_messages:
+        if (self.cell.arity or 0) > FEW_SLOTS:
             parts = keras.tree.flatten(messages)
             taken += [LateTable(kind, self.combination, part) for part in parts]
         else:
             taken += self.combination.taken(kind, messages)
-        roots, nodes = self._loop(taken, all_nodes)
+        roots, nodes = self._loop(form, taken, all_nodes)
         return nodes if all_nodes else roots
 
-    def _loop(self, taken: list[Any], all_nodes: bool) -> tuple[tf.Tensor, Any]:
+    def _prepared(self) -> tuple[Any, Any]:
+        """What the cell prepares of the inner nodes, and the messages of the leaves."""
+        plan = self.plan
+        # One row more than there are inner nodes: what leaves that are roots send goes there.
+        rows = Span(tf.zeros_like(plan.inner), plan.inner + 1).of(plan.order)
+        with computed_with(self.ops):
+            inputs = self.features.prepared(self.cell, rows)
+        return inputs, self.cell.message(inputs, self._children(self.leaves, plan.leaves))
+
+    def _loop(self, form: Any, taken: list[Any], all_nodes: bool) -> tuple[tf.Tensor, Any]:
         """The vectors of all roots with children, and those of all inner nodes if asked."""
         plan, dtype = self.plan, self.leaves[0].dtype
         states = tuple(tf.zeros([0, size], dtype) for size in self.sizes)
@@ -82,7 +85,7 @@ class Climb(Pass):
             rows, below = Span(tf.gather(plan.starts, level), end), Span(end, last)
             pairs = [t.take(rows, k) for t, k in zip(taken, lists, strict=True)]
             with computed_with(self.ops):
-                states = self._level([value for value, _ in pairs], states, rows, below)
+                states = self._level(form, [value for value, _ in pairs], states, rows, below)
             vectors = zip(piles, self.ops.of_level(), put[1], strict=True)
             put = book.put(states[0], put[0]), [p.put(v, k) for p, v, k in vectors]
             return level - 1, rows.begin, end, states, [k for _, k in pairs], put
@@ -96,9 +99,9 @@ class Climb(Pass):
         self.ops.after_loop(put[1])
         return states[0], book.rows(put[0])
 
-    def _level(self, values: Any, states: States, rows: Span, below: Span) -> States:
+    def _level(self, form: Any, values: Any, states: States, rows: Span, below: Span) -> States:
         """The states of the nodes in `rows` from those of the inner nodes `below` them."""
-        form, sent = self.form
+        form, sent = form
         parts = len(keras.tree.flatten(form))
         inputs, tables = keras.tree.pack_sequence_as(form, values[:parts]), values[parts:]
         messages = self.cell.message(inputs, self._children(states, below))

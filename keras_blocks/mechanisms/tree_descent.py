@@ -38,7 +38,7 @@ class Descent(Pass):
         lone = tf.where(plan.is_root & (plan.number == 0))
         places = tf.gather_nd(plan.rank, lone) - plan.inner
         nodes = Span(tf.zeros_like(inner), inner).of(plan.order)
-        roots = [features.of_inner(nodes), tf.gather(features.of_leaves(), places)]
+        roots = [features.of_inner(nodes), tf.gather(features.of_all_leaves(), places)]
         sizes = tf.concat([inner, tf.shape(places, tf.int64)], axis=0)
         states = as_states(self.cell.leaves(tf.concat(roots, axis=0)))
         split = [tf.split(state, sizes) for state in states]
@@ -100,7 +100,7 @@ class Descent(Pass):
 
     def _leaves(self, inner: States) -> tf.Tensor:
         """(leaves, units), in the order of the plan; those of roots mean nothing."""
-        inputs = self.cell.prepare(self.features.of_leaves())
+        inputs = self.cell.prepare(self.features.of_all_leaves())
         # Leaves that are roots point behind the inner nodes.
         padded = tuple(tf.pad(state, [[0, 1], [0, 0]]) for state in inner)
         return self._level(inputs, padded, self.plan.leaves)[0]

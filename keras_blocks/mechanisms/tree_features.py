@@ -23,13 +23,15 @@ class NodeFeatures:
     def __init__(self, values: tf.Tensor, plan: Schedule, on_leaves: bool):
         self.values, self.plan, self.on_leaves = values, plan, on_leaves
 
-    def of_leaves(self) -> tf.Tensor:
+    def of_all_leaves(self) -> tf.Tensor:
         """(leaves, size), in the order of the plan."""
         nodes = self.plan.leaves.of(self.plan.order)
+        return self.values if self.on_leaves and not ops().by_level else self.of_leaves(nodes)
+
+    def of_leaves(self, nodes: tf.Tensor) -> tf.Tensor:
+        """(nodes, size) the features of these leaves."""
         if not self.on_leaves:
             return tf.gather(self.values, nodes)
-        if not ops().takes_messages:
-            return self.values
         number = tf.cumsum(tf.cast(self.plan.number == 0, tf.int64), exclusive=True)
         return tf.gather(self.values, tf.gather(number, nodes))
 

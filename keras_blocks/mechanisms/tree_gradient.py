@@ -15,7 +15,17 @@ import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_levels import Pile, Span
 from keras_blocks.mechanisms.tree_ops import Ops
-from keras_blocks.mechanisms.tree_schedule import Schedule
+from keras_blocks.mechanisms.tree_schedule import Schedule, inverse
+
+
+@tf.custom_gradient
+def in_order(rows: tf.Tensor, order: tf.Tensor) -> Any:
+    """The rows in this order of all of them: no gradients to add up, as `tf.gather` must."""
+
+    def gradient(upstream: tf.Tensor) -> Any:
+        return tf.gather(upstream, inverse(order)), None
+
+    return tf.gather(rows, order), gradient
 
 
 class DeferredGradients(Ops):

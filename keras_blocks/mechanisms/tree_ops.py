@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_levels import Pile
-from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_pointwise import product
-
-if TYPE_CHECKING:
-    from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
 class Ops:
@@ -28,16 +24,14 @@ class Ops:
             beside what comes from the children. Then nothing is cut apart, each product can end in
             its nonlinearity, and the sums of all nodes need not pass through memory. Where every
             operation costs more, or a gradient is asked, few large products are the better form.
-        takes_messages: bool, whether a node finds its children's messages by their places, and they
-            are not brought to it. Then leaves stand by level, and children have slots in any case.
+        by_level: bool, whether each level is done with its leaves, and these not before all. Then
+            leaves stand by level, and children have slots in any case.
+        climb: the class of the pass from the leaves to the roots, or None for `Climb`.
     """
 
     gates_apart = False
-    takes_messages = False
-
-    def combination(self, kind: str, arity: int | None, plan: Schedule) -> Combination:
-        """What brings messages together."""
-        return Combination(kind, arity, plan)
+    by_level = False
+    climb: Any = None
 
     def pile(self, row: Any, dtype: Any) -> Any:
         """Rows of this shape that are put behind one another: a `Pile`, or what has its methods."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_blocks.mechanisms.tree_cell import TreeCell, state_sizes
 from keras_blocks.mechanisms.tree_features import NodeFeatures
 from keras_blocks.mechanisms.tree_levels import Slices, Span, Stack
-from keras_blocks.mechanisms.tree_ops import ops
+from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
 States = tuple[tf.Tensor, ...]
@@ -40,7 +40,7 @@ class Pass:
         self.cell, self.features, self.plan, self.training = cell, features, plan, training
         self.edges, self.kept = edges, kept
         self.sizes = state_sizes(cell)
-        self.combination = ops().combination(cell.combine, cell.arity, plan)
+        self.combination = Combination(cell.combine, cell.arity, plan)
         self.taken_as: Any = Stack if training else Slices
 
     def underway(self, states: States, rows: Span) -> States:

@@ -10,11 +10,12 @@ import tensorflow as tf
 from keras_blocks import ragged
 from keras_blocks.mechanisms.lifting import PACKAGE, Lifting, unbuilt_copy
 from keras_blocks.mechanisms.tree_cell import TreeCell, check_arity, state_sizes
-from keras_blocks.mechanisms.tree_climb import Climb
 from keras_blocks.mechanisms.tree_descent import Descent
 from keras_blocks.mechanisms.tree_features import NodeFeatures
 from keras_blocks.mechanisms.tree_inputs import TreeInputs, check_shapes, given_inputs
 from keras_blocks.mechanisms.tree_layer_cell import LayerCell
+from keras_blocks.mechanisms.tree_n_ary_climb import climb
+from keras_blocks.mechanisms.tree_ops import ops
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
 _MERGES = {
@@ -169,10 +170,11 @@ class TreeRecursive(Lifting):
         plan = trees.plan
         features = NodeFeatures(trees.features, plan, on_leaves)
         batch = features, plan, trees.edges, self._kept(trees, plan, training), training
+        way_up = ops().climb or climb
         if not self.return_nodes:
             number = tf.shape(trees.row_splits, tf.int64) - 1
-            return Climb(self.cell, *batch).roots(number)
-        first = Descent if self.direction == "down" else Climb
+            return way_up(self.cell, *batch).roots(number)
+        first = Descent if self.direction == "down" else way_up
         vectors = first(self.cell, *batch).nodes()
         if self.down_cell is not None:
             down = Descent(self.down_cell, *batch).nodes()

@@ -27,7 +27,7 @@ class Schedule(NamedTuple):
     Args:
         nodes: (1,) how many nodes there are.
         order: (nodes,) the nodes in this order, leaves as they are given, or by level where
-            `Ops.takes_messages`.
+            `Ops.by_level`.
         rank: (nodes,) the place of each node in `order`.
         level: (nodes,) the depth of each node, as given.
         inner: (1,) how many nodes have children.
@@ -95,7 +95,7 @@ def schedule(
 
     number = _add_at(tf.zeros(nodes + 1, tf.int64), parent, tf.ones_like(parent))[:-1]
     is_inner = number > 0
-    behind = nodes + level if ops().takes_messages else nodes
+    behind = nodes + level if ops().by_level else nodes
     order = ops().order(tf.where(is_inner, level, behind))
     rank = inverse(order)
     levels = levels_of(level, number)
@@ -105,7 +105,7 @@ def schedule(
     owner = tf.where(is_inner, owner - above, owner)
     if arity is not None:
         slots = _slots(parent, number) if slots is None else slots_of(slots, arity, parent, where)
-    elif ops().takes_messages:
+    elif ops().by_level:
         slots = _slots(parent, number)
     place = place_of(owner, slots, arity, number, where)
     return ordered(order, rank, level, number, is_root, tf.gather(place, order), where, levels)

@@ -53,8 +53,19 @@ class Embedding(AcceptsRagged, keras.layers.Embedding):
                 "example with keras.layers.StringLookup."
             )
         if is_ragged(inputs):
-            return map_values(super().call, inputs)
-        return super().call(inputs)
+            return map_values(self._look_up, inputs)
+        return self._look_up(inputs)
+
+    def _look_up(self, symbols: Any) -> Any:
+        table = self.embeddings
+        if not isinstance(table, keras.Variable) or isinstance(symbols, tf.SparseTensor):
+            return super().call(symbols)
+        # The rows alone: once a table was updated by rows, TensorFlow copies it to read the whole.
+        symbols = tf.convert_to_tensor(symbols)
+        if symbols.dtype not in (tf.int32, tf.int64):
+            symbols = tf.cast(symbols, tf.int32)
+        symbols = tf.where(symbols < 0, symbols + self.input_dim, symbols)
+        return tf.cast(tf.gather(table.value, symbols), self.compute_dtype)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """True where the symbol is not 0, if `mask_zero`."""

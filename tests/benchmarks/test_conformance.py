@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import conformance
 import conformance_models
@@ -9,6 +10,7 @@ import failing_worker
 import keras
 import keras_cases
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from conformance_report import Result
@@ -17,6 +19,7 @@ from conformance_worker import Task, Worker
 from keras_cases import Case, Given
 from rich.console import Console
 
+from keras_blocks.contract import METADATA_KEY, Contract
 from keras_blocks.errors import ExportError
 from keras_blocks.export import export_onnx
 
@@ -131,6 +134,23 @@ def test_a_fault_of_an_exporter_is_found(exporter, status, reason, monkeypatch):
     outcome = attempt(a_case(), "batch", "ours")
     assert outcome.status == status
     assert reason in outcome.reason
+
+
+@pytest.mark.parametrize(("least", "status"), [((0, 9), "refused"), ((0, 0), "does not load")])
+def test_a_size_that_the_file_does_not_take_is_refused_if_its_contract_says_so(
+    least, status, monkeypatch
+):
+    def export(model, path):
+        export_with_frozen_batch(model, path)
+        proto = onnx.load(path)
+        (entry,) = (entry for entry in proto.metadata_props if entry.key == METADATA_KEY)
+        contract = Contract.from_json(entry.value)
+        inputs = (replace(contract.inputs[0], least=least),)
+        entry.value = replace(contract, inputs=inputs).to_json()
+        onnx.save(proto, path)
+
+    monkeypatch.setitem(conformance_trials.EXPORTERS, "ours", export)
+    assert attempt(a_case(), "batch", "ours").status == status
 
 
 def test_what_keras_itself_does_not_run_is_no_case():

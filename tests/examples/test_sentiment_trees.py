@@ -153,7 +153,7 @@ def test_a_step_moves_the_words_of_the_batch_by_plain_descent_and_no_others():
     model = learner.make_learner(len(known), 5, SMALL)
     data = batches.rows_of(sentences[:1], known, batches.FINE)
     (batch,) = data.in_order(1)
-    table = model.get_layer(learner.WORD_VECTORS).embeddings
+    table = model.word_vectors
     before = table.numpy()
     with tf.GradientTape() as tape:
         loss = learner.node_loss(batch[1], model(batch[0], training=True))
@@ -163,6 +163,20 @@ def test_a_step_moves_the_words_of_the_batch_by_plain_descent_and_no_others():
     np.testing.assert_allclose(moved, -SMALL.words_learning_rate * gradient, atol=CLOSE)
     used = set(data.words.values.numpy())
     assert {row for row in range(len(known)) if moved[row].any()} == used
+
+
+def test_decay_alone_takes_all_weights_but_the_word_vectors_towards_zero():
+    settings = dataclasses.replace(SMALL, decay=1e-2, learning_rate=1e-3)
+    known = treebank.vocabulary(own().train)
+    model = learner.make_learner(len(known), 5, settings)
+    data = batches.rows_of(own().train[:1], known, batches.FINE)
+    unknown = data.classes.with_values(tf.fill(tf.shape(data.classes.values), batches.LEFT_OUT))
+    before = [weight.numpy() for weight in model.trainable_weights]
+    model.fit(dataclasses.replace(data, classes=unknown).in_order(1), shuffle=False, verbose=0)
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        slope = (0 if weight is model.word_vectors else settings.decay) * old
+        step = settings.learning_rate * slope / np.sqrt(slope**2 + 1e-10)
+        np.testing.assert_allclose(weight, old - step, atol=CLOSE)
 
 
 QUICK = learner.Settings(

@@ -12,8 +12,8 @@ from onnx_runs import Exported, images, random_weights
 
 import keras_blocks as kb
 from keras_blocks.export.conversion.convert import to_onnx
-from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.graphs import nested_graphs, reads
+from keras_blocks.export.proof.padding import proven_signature
 
 layers = keras.layers
 
@@ -68,7 +68,7 @@ def exported():
     def of(make):
         if make not in made:
             model = random_weights(make())
-            made[make] = model, to_onnx(model, signature_of(model))
+            made[make] = model, to_onnx(model, proven_signature(model))
         return made[make]
 
     return of
@@ -146,7 +146,7 @@ def test_the_checker_and_strict_shape_inference_find_nothing(make, exported):
 @every_model
 def test_a_second_export_gives_the_same_bytes(make, exported):
     model, proto = exported(make)
-    again = to_onnx(model, signature_of(model))
+    again = to_onnx(model, proven_signature(model))
     assert again.SerializeToString(deterministic=True) == proto.SerializeToString(
         deterministic=True
     )
@@ -160,10 +160,10 @@ keras.utils.set_random_seed(0)
 from test_clean import MODELS
 from onnx_runs import random_weights
 from keras_blocks.export.conversion.convert import to_onnx
-from keras_blocks.export.conversion.signature import signature_of
+from keras_blocks.export.proof.padding import proven_signature
 for name in sys.argv[3:]:
     model = random_weights(MODELS[name]())
-    proto = to_onnx(model, signature_of(model))
+    proto = to_onnx(model, proven_signature(model))
     print("HASH", name, hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())
 """
 

@@ -16,8 +16,8 @@ from keras_blocks.contract import METADATA_KEY, Contract, TensorSpec
 from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export import ExportResult, export_onnx, exporting, lowers, onnx_node
 from keras_blocks.export.conversion.convert import to_onnx
-from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.lowerings import registry
+from keras_blocks.export.proof.padding import proven_signature
 
 layers = keras.layers
 
@@ -79,7 +79,7 @@ def test_free_axes_have_names_and_fixed_ones_sizes(tmp_path):
 
 def test_the_metadata_holds_the_contract_and_the_versions(tree):
     facts = tree.session.get_modelmeta().custom_metadata_map
-    assert Contract.from_json(facts[METADATA_KEY]) == signature_of(tree.model).contract
+    assert Contract.from_json(facts[METADATA_KEY]) == proven_signature(tree.model).contract
     parents, tokens = Contract.from_json(facts[METADATA_KEY]).inputs
     assert (parents.minimum, parents.tree_of) == (-1, "tokens")
     assert (tokens.minimum, tokens.maximum) == (0, 49)

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from onnx_runs import Exported, images
 
+from keras_blocks.errors import ExportError
+
 # Some roundings of each.
 ROUNDING = {"float16": 2e-3, "float32": 1e-6, "float64": 1e-14}
 
@@ -49,3 +51,10 @@ def test_attention_over_two_axes_runs_in_half_precision(tmp_path):
     layer = keras.layers.MultiHeadAttention(2, 4, attention_axes=(1, 2), dtype="mixed_float16")
     exported = Exported(keras.Model(x, layer(x, x)), tmp_path / "m.onnx")
     exported.check(images(2, 3, 4, 6), tolerance=1e-2)
+
+
+def test_a_model_in_float8_is_refused_with_what_to_do(tmp_path):
+    model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3)])
+    model.layers[-1].quantize("float8")
+    with pytest.raises(ExportError, match=r"float8_e.*Export the model as it was before"):
+        Exported(model, tmp_path / "m.onnx")

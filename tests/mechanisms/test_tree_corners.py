@@ -44,6 +44,45 @@ def test_the_gradient_of_a_gradient_is_the_same_in_training(cell):
         np.testing.assert_allclose(training, resting, atol=ROUNDING)
 
 
+class Plain(kb.NaryTreeLSTMCell):
+    """As a class of its own it has no gradient written out."""
+
+
+@pytest.mark.parametrize("arity", [3, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"features_on": "leaves"},
+        {"features_on": "leaves", "return_nodes": True},
+        {"recurrent_dropout": 0.5, "seed": 1, "return_nodes": True},
+        {"recurrent_dropout": 0.5, "seed": 1},
+    ],
+)
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_the_written_out_gradient_of_n_ary_cells_is_tensorflows(arity, options, use_bias):
+    features = FEATURES
+    if "features_on" in options:
+        features = tf.RaggedTensor.from_row_lengths(FEATURES.values[:7], [3, 2, 1, 1])
+    keras.utils.set_random_seed(0)
+    cells = [kind(4, arity, use_bias=use_bias) for kind in (kb.NaryTreeLSTMCell, Plain)]
+    layers = [kb.TreeRecursive(cell, **options) for cell in cells]
+    for layer in layers:
+        layer.build([features.shape, PARENTS.shape])
+    layers[1].set_weights(layers[0].get_weights())
+    gradients = []
+    for layer in layers:
+        with tf.GradientTape() as tape:
+            tape.watch(features.values)
+            vectors = layer([features, PARENTS], training=True)
+            vectors = vectors.values if options.get("return_nodes") else vectors
+            loss = tf.reduce_sum(vectors * tf.range(1.0, 5.0))
+        points = [features.values, *(weight.value for weight in layer.trainable_variables)]
+        gradients.append([loss, *map(tf.convert_to_tensor, tape.gradient(loss, points))])
+    for written_out, general in zip(*gradients, strict=True):
+        np.testing.assert_allclose(written_out, general, atol=10 * ROUNDING)
+    assert all(np.abs(gradient).max() > 0.01 for gradient in gradients[0])
+
+
 class Twice(kb.ChildSumTreeLSTMCell):
     """A user's cell that goes through another cell two times."""
 

@@ -45,6 +45,22 @@ def test_only_the_rows_that_were_looked_up_get_a_gradient():
     assert gradient[:, 0].numpy().tolist() == [0, 1, 0, 2]
 
 
+def test_the_table_is_not_read_as_a_whole():
+    layer = kb.Embedding(4, 3, weights=TABLE)
+    look_up = tf.function(layer).get_concrete_function(tf.TensorSpec([None], tf.int32))
+    read = {op.type for op in look_up.graph.get_operations()}
+    assert "ResourceGather" in read
+    assert "ReadVariableOp" not in read
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "float32"])
+def test_negative_symbols_count_from_the_end_as_in_keras(dtype):
+    symbols = np.array([[-1, 2], [0, -4]], dtype)
+    y = kb.Embedding(4, 3, weights=TABLE)(symbols)
+    np.testing.assert_array_equal(y, keras.layers.Embedding(4, 3, weights=[TABLE])(symbols))
+    np.testing.assert_array_equal(y[0], TABLE[[3, 2]])
+
+
 @pytest.mark.parametrize("sizes", [(0, 3), (4, -1), (4.5, 3)])
 def test_embedding_refuses_sizes_that_are_no_positive_integers(sizes):
     with pytest.raises(ValueError, match="must be a positive integer"):

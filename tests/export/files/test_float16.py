@@ -93,7 +93,7 @@ def test_an_op_that_onnxruntime_refuses_in_float16_stays_float32(tmp_path):
     )
     report = to_float16(path)
     assert report.changed == {"MatMul": 1}
-    assert report.notes == ("1 ScatterElements stay float32",)
+    assert report.notes == ("left in float32: 1 ScatterElements",)
     # [1, 1] @ matrix is [4, 6]; both are added to the first.
     assert run(report.filepath, np.ones((1, 2), "float32")).tolist() == [[14.0, 6.0]]
 
@@ -101,7 +101,7 @@ def test_an_op_that_onnxruntime_refuses_in_float16_stays_float32(tmp_path):
 def test_ops_that_are_to_stay_float32_do(linear):
     report = to_float16(linear, keep_ops=["MatMul"])
     assert report.changed == {}
-    assert report.notes == ("1 MatMul stay float32",)
+    assert report.notes == ("left in float32: 1 MatMul",)
     with pytest.raises(ValueError, match="the model has no 'matmul'; it has MatMul"):
         to_float16(linear, keep_ops=["matmul"])
 

@@ -1,6 +1,7 @@
 """Layers of images that ask for sizes in Python, or draw what they do not use."""
 
 import keras
+import numpy as np
 import pytest
 from onnx_runs import Exported, images
 
@@ -44,6 +45,24 @@ def test_an_image_that_is_too_small_to_be_cropped_is_resized(data_format, tmp_pa
     for height, width in [(6, 4), (9, 8), (7, 4), (3, 9), (9, 3), (2, 2), (1, 1)]:
         sizes = iter((height, width))
         exported.check(images(2, *[n or next(sizes) for n in shape]))
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("settings", [{}, {"clip_limit": 0, "value_range": (0, 1)}], ids=str)
+def test_images_of_any_size_have_their_histograms_equalized(settings, data_format, tmp_path):
+    layer = layers.ContrastLimitedAdaptiveHistogramEqualization(
+        tile_grid_size=(3, 2), data_format=data_format, **settings
+    )
+    shape = (3, None, None) if data_format == "channels_first" else (None, None, 3)
+    exported = Exported(model_of(layer, shape), tmp_path / "m.onnx")
+    generator = np.random.default_rng(0)
+    highest = layer.value_range[1]
+    for height, width in [(6, 4), (7, 9), (3, 2), (20, 5), (2, 2)]:
+        sizes = iter((height, width))
+        values = generator.uniform(0, highest, (2, *[n or next(sizes) for n in shape]))
+        # Each pixel is a whole value in a table, whichever way it is rounded on the way there.
+        values = (np.floor(values / highest * 255) + 0.5) / 255 * highest
+        exported.check(values.astype("float32"), tolerance=1e-5 * highest)
 
 
 @pytest.mark.parametrize(

@@ -90,3 +90,33 @@ def test_where_no_input_is_found_to_refuse_a_short_axis_gives_no_steps(tmp_path)
     exported.check(images(2, 7, 2))
     assert exported.ops["If"] == 1
     assert exported.run(images(2, 3, 2))[0].shape == (2, 0, 2)
+
+
+CONVOLUTIONS = {
+    "conv_1d": (layers.Conv1D(4, 3, strides=2), 1, 3),
+    "conv_2d_dilated": (layers.Conv2D(4, 3, dilation_rate=2), 2, 5),
+    "conv_3d": (layers.Conv3D(4, 2), 3, 2),
+    "depthwise_2d": (layers.DepthwiseConv2D(3), 2, 3),
+    "separable_1d": (layers.SeparableConv1D(4, 3), 1, 3),
+    "separable_2d": (layers.SeparableConv2D(4, 3, strides=2), 2, 3),
+}
+
+
+@pytest.mark.parametrize(("layer", "rank", "least"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_a_convolution_refuses_what_is_shorter_than_its_window_and_the_contract_says_so(
+    layer, rank, least, tmp_path
+):
+    x = keras.Input((*[None] * rank, 2), name="x")
+    exported = Exported(keras.Model(x, layer(x)), tmp_path / "m.onnx")
+    assert exported.contract.inputs[0].least == (0, *[least] * rank, 0)
+    exported.check(images(2, *[least] * rank, 2))
+    with pytest.raises(Exception, match=f"axis_1_is_at_least_{least}"):
+        exported.run(images(2, *[least - 1] * rank, 2))
+
+
+def test_windows_that_fit_into_anything_ask_for_no_size(tmp_path):
+    x = keras.Input((None, None, 2), name="x")
+    h = layers.Conv2D(3, 3, padding="same")(layers.Conv2D(3, 1)(x))
+    exported = Exported(keras.Model(x, h), tmp_path / "m.onnx")
+    assert exported.contract.inputs[0].least == ()
+    assert "Where" not in exported.ops

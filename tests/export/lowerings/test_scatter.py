@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+from onnx_runs import Exported
 
 from keras_blocks.export import export_onnx
 from keras_blocks.serving import Model
@@ -62,3 +63,56 @@ def test_values_scattered_to_one_place_are_added(dtype, tmp_path):
     given = np.array([[1, 2, 4, 8]], dtype)
     answer = Model.load(tmp_path / "model.onnx").predict({"columns": given})
     np.testing.assert_array_equal(answer["sums"], [[5, 2, 0, 8]])
+
+
+CELLS = [[0, 1], [1, 0], [0, 1], [1, 2]]  # of 2 rows of 3
+
+
+class InCells(keras.layers.Layer):
+    """(batch, 4, 5) to (2, 3, batch, 5): what `reduce` makes of tens and the input's four parts."""
+
+    def __init__(self, reduce, cells, **options):
+        super().__init__(**options)
+        self.reduce, self.cells = reduce, np.array(cells)
+
+    def call(self, x):
+        parts = tf.transpose(x, [1, 0, 2])
+        shape = tf.concat([self.cells.shape[:-1], tf.shape(parts)[1:]], axis=0)
+        tens = 10 * tf.ones(tf.concat([[2, 3], tf.shape(parts)[1:]], axis=0), x.dtype)
+        return self.reduce(tens, self.cells, tf.reshape(parts, shape))
+
+    def compute_output_shape(self, input_shape):
+        return (2, 3, None, 5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("cells", [CELLS, np.reshape(CELLS, (2, 2, 2))], ids=["list", "table"])
+@pytest.mark.parametrize("reduce", REDUCTIONS, ids=lambda reduce: reduce.__name__)
+def test_places_may_name_several_axes(reduce, cells, dtype, tmp_path):
+    x = keras.Input((4, 5), dtype=dtype, name="x")
+    model = keras.Model(x, InCells(reduce, cells, dtype=dtype)(x))
+    exported = Exported(model, tmp_path / "model.onnx")
+    assert "ScatterND" not in exported.ops
+    for batch in (1, 3, 0):
+        values = np.random.default_rng(batch).integers(-8, 8, (batch, 4, 5)).astype(dtype)
+        (answer,) = exported.run(values)
+        expected = np.full((2, 3, batch, 5), 10, dtype)
+        step = {"add": np.add, "sub": np.subtract, "max": np.maximum, "min": np.minimum}
+        for number, (row, column) in enumerate(CELLS):
+            cell = expected[row, column]
+            cell[:] = step[reduce.__name__[-3:]](cell, values[:, number])
+        np.testing.assert_array_equal(answer, expected)
+
+
+def test_values_scattered_to_one_cell_of_a_table_are_added(tmp_path):
+    class Sums(keras.layers.Layer):
+        def call(self, x):
+            return tf.scatter_nd(CELLS, tf.transpose(x), tf.stack([2, 3, tf.shape(x)[0]]))
+
+        def compute_output_shape(self, input_shape):
+            return (2, 3, None)
+
+    x = keras.Input((4,), name="x")
+    exported = Exported(keras.Model(x, Sums()(x)), tmp_path / "model.onnx")
+    (answer,) = exported.run(np.array([[1, 2, 4, 8]], "float32"))
+    np.testing.assert_array_equal(answer[..., 0], [[0, 5, 0], [2, 0, 8]])

@@ -16,8 +16,8 @@ from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity, export_onnx, lowers
 from keras_blocks.export.conversion.convert import to_onnx
 from keras_blocks.export.conversion.probe import Probe
-from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.proof.graph_difference import GraphWalk, layer_of
+from keras_blocks.export.proof.padding import proven_signature
 
 layers = keras.layers
 
@@ -127,7 +127,7 @@ def test_layers_with_confusable_names_are_told_apart(tmp_path):
         y = layers.Dense(4, name=name)(y)
     model = keras.Model(x, y)
     for number, name in enumerate(("dense", "dense_1", "dense_1_1", "dense_2")):
-        file = to_onnx(model, signature_of(model))
+        file = to_onnx(model, proven_signature(model))
         read = {name for node in file.graph.node for name in node.input}
         kernel = model.get_layer(name).kernel.numpy()
         found = [w for w in file.graph.initializer if w.name in read and list(w.dims) == [4, 4]]

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_blocks.export import export_onnx
-from keras_blocks.export.conversion.signature import signature_of
+from keras_blocks.export.proof.padding import proven_signature
 from keras_blocks.serving.batch_proof import proven_plan
 from keras_blocks.serving.model import Model
 
@@ -27,7 +27,7 @@ def floats_model(make_output, mask_value=-1.0):
 
 
 def padding_of(model):
-    return {spec.name: spec.padding for spec in signature_of(model).contract.inputs}
+    return {spec.name: spec.padding for spec in proven_signature(model).contract.inputs}
 
 
 def test_an_embedding_that_masks_zeros_is_padded_with_zeros():
@@ -41,14 +41,14 @@ def test_what_a_masking_layer_masks_pads():
 def test_a_mask_that_is_an_input_pads_with_false_and_its_dim_is_that_of_what_it_masks():
     x = keras.Input((None, 3), name="x")
     mask = keras.Input((None,), dtype="bool", name="mask")
-    contract = signature_of(keras.Model([x, mask], layers.LSTM(4)(x, mask=mask))).contract
+    contract = proven_signature(keras.Model([x, mask], layers.LSTM(4)(x, mask=mask))).contract
     assert [spec.padding for spec in contract.inputs] == [None, 0]
     assert [spec.shape[1] for spec in contract.inputs] == ["mask.time", "mask.time"]
 
 
 def test_an_output_with_the_steps_of_the_input_has_its_dim():
     model = tokens_model(layers.Bidirectional(layers.LSTM(4, return_sequences=True)))
-    (output,) = signature_of(model).contract.outputs
+    (output,) = proven_signature(model).contract.outputs
     assert output.shape == ("batch", "tokens.time", 8)
 
 

@@ -17,7 +17,6 @@ from keras_blocks.contract import PROOF_METADATA_KEY
 from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export import check_parity, export_onnx
 from keras_blocks.export.conversion.convert import to_onnx
-from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.proof.comparison import (
     TOLERANCES,
     Tolerance,
@@ -25,6 +24,7 @@ from keras_blocks.export.proof.comparison import (
     compute_dtype,
     rounding_noise,
 )
+from keras_blocks.export.proof.padding import proven_signature
 from keras_blocks.export.proof.parity import sample_of
 
 layers = keras.layers
@@ -93,7 +93,7 @@ def test_a_right_file_passes(kind, tmp_path):
     report.raise_if_wrong()
     assert report.ok
     assert report.samples >= 5
-    outputs = {tensor.name for tensor in signature_of(model).contract.flat_outputs()}
+    outputs = {tensor.name for tensor in proven_signature(model).contract.flat_outputs()}
     assert {check.output for check in report.checks} == outputs
     assert report.first_difference is None
     assert report.notes == (), "every input matters, and nothing is left of training"
@@ -222,7 +222,7 @@ def test_given_inputs_are_checked_in_place_of_samples(tmp_path):
 
 
 def test_given_ragged_inputs_may_be_tensors_or_flat():
-    signature = signature_of(cases.BY_NAME["vanilla_ragged"].model())
+    signature = proven_signature(cases.BY_NAME["vanilla_ragged"].model())
     values, row_splits = np.ones((3, 6), "float32"), np.array([0, 1, 3])
     ragged = tf.RaggedTensor.from_row_splits(values, row_splits)
     whole = sample_of(signature, ragged)
@@ -249,7 +249,7 @@ def test_a_file_that_is_not_onnx_fails(tmp_path):
 
 def test_a_file_with_an_op_that_no_runtime_knows_fails(tmp_path):
     model = small_model()
-    file = to_onnx(model, signature_of(model))
+    file = to_onnx(model, proven_signature(model))
     file.graph.node[-1].op_type = "Erfc"
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
     with pytest.raises(ParityError, match=r"does not load it: .*Erfc"):
@@ -276,7 +276,7 @@ def test_a_file_with_another_vocabulary_fails(tmp_path):
 
 def test_a_file_without_a_contract_is_judged_by_what_it_computes(tmp_path):
     model = small_model()
-    file = to_onnx(model, signature_of(model))
+    file = to_onnx(model, proven_signature(model))
     del file.metadata_props[:]
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
     assert check_parity(model, tmp_path / "model.onnx").ok
@@ -330,7 +330,7 @@ def test_a_fault_in_a_model_that_amplifies_rounding_is_still_caught(tmp_path):
 def test_rounding_noise_is_small_where_a_model_is_tame_and_leaves_it_alone():
     model = small_model()
     weights = model.get_weights()
-    signature = signature_of(model)
+    signature = proven_signature(model)
     x = np.ones((5, 4), "float32")
     expected = model(x).numpy()
     (noise,) = rounding_noise(model, signature, [x], [expected])

@@ -15,8 +15,8 @@ from onnx import helper, numpy_helper
 from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity
 from keras_blocks.export.conversion.convert import to_onnx
-from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.proof.execution import OnnxSide
+from keras_blocks.export.proof.padding import proven_signature
 from keras_blocks.export.proof.sampling import draw_samples
 from keras_blocks.export.proof.trials import Proof
 
@@ -66,7 +66,7 @@ def class_model() -> keras.Model:
 
 
 def exported(model: keras.Model) -> onnx.ModelProto:
-    return to_onnx(model, signature_of(model))
+    return to_onnx(model, proven_signature(model))
 
 
 def prove(model: keras.Model, file: onnx.ModelProto, folder: Path, **options: object):
@@ -118,7 +118,7 @@ def test_a_nudge_of_any_weight_is_caught_and_blamed_on_its_layer(make, tmp_path)
     model = make()
     randomize(model)
     file = exported(model)
-    (sample, *_) = reversed(list(draw_samples(signature_of(model).contract)))
+    (sample, *_) = reversed(list(draw_samples(proven_signature(model).contract)))
     nudged_layers = set()
     for weight in weights(file):
         before = onnx.TensorProto.FromString(weight.SerializeToString())
@@ -153,7 +153,7 @@ def test_a_nudge_of_any_row_of_an_embedding_is_caught(tmp_path):
     ids = keras.Input((None,), dtype="int32", name="ids")
     pooled = layers.GlobalAveragePooling1D()(layers.Embedding(300, 6)(ids))
     model = keras.Model(ids, layers.Dense(2)(pooled))
-    signature = signature_of(model)
+    signature = proven_signature(model)
     file = exported(model)
     table = next(w for w in weights(file) if list(w.dims) == [300, 6])
     right = numpy_helper.to_array(table)

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity, export_onnx
-from keras_blocks.export.conversion.signature import signature_of
 from keras_blocks.export.onnx_side import OnnxSide
 from keras_blocks.export.proof import examination, parity, races, repeats
 from keras_blocks.export.proof.levels import USUAL
+from keras_blocks.export.proof.padding import proven_signature
 from keras_blocks.export.proof.repeats import run_again, run_with_threads
 from keras_blocks.export.proof.sampling import draw_samples
 from keras_blocks.export.proof.trials import Proof
@@ -48,7 +48,7 @@ def test_outputs_that_change_after_other_inputs_are_caught(side, tmp_path):
     x = keras.Input((4,), name="x")
     model = keras.Model(x, keras.layers.Dense(3, name="y")(x))
     export_onnx(model, tmp_path / "model.onnx", verify=False)
-    signature = signature_of(model)
+    signature = proven_signature(model)
     proof, onnx_side = Proof(model, signature), side(tmp_path / "model.onnx")
     samples = list(draw_samples(signature.contract))[: Forgetful.right]
     proof.run(onnx_side, samples)
@@ -162,7 +162,7 @@ def test_large_samples_are_drawn_and_run_by_several_threads(tmp_path, monkeypatc
     patient = replace(USUAL, seconds=60.0)
     model, path = sums_model(), tmp_path / "model.onnx"
     export_onnx(model, path, verify=False)
-    signature = signature_of(model)
+    signature = proven_signature(model)
     proof = Proof(model, signature)
     proof.run(OnnxSide(path), draw_samples(signature.contract))
     assert run_with_threads(proof, path, signature.contract, patient, seed=0) is None
