@@ -97,7 +97,9 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
         except OSError as error:
             if getattr(error, "filename", None) is not None:  # that of the inputs
                 raise
-            raise KerasBlocksError(f"{server} does not answer: {error}") from error
+            raise KerasBlocksError(
+                f"{server} does not answer ({error}); is a server running there?"
+            ) from error
     return contract, outputs
 
 

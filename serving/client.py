@@ -79,7 +79,7 @@ class Client:
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, Any],
+        inputs: Any,
         outputs: Sequence[str] | None = None,
         *,
         version: int | None = None,
@@ -88,8 +88,9 @@ class Client:
 
         Args:
             model: str, its name.
-            inputs: name -> array or nested list. A ragged input `x` is a list of rows, or `x` with
-                `x.row_splits`; the parents of trees are such an input too.
+            inputs: name -> array or nested list; of a model with one input, that alone. A ragged
+                input `x` is a list of rows, or `x` with `x.row_splits`; the parents of trees are
+                such an input too.
             outputs: names of the wanted outputs; all by default.
             version: int, the server's latest by default.
         Returns:
@@ -225,7 +226,7 @@ class AsyncClient:
     async def infer(
         self,
         model: str,
-        inputs: Mapping[str, Any],
+        inputs: Any,
         outputs: Sequence[str] | None = None,
         *,
         version: int | None = None,

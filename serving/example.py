@@ -22,7 +22,7 @@ _FREE_SIZE = 3
 
 
 def example_inputs(contract: Contract) -> dict[str, np.ndarray]:
-    """Arrays that the contract allows: zeros, or the allowed values next to zero.
+    """Arrays that the contract allows: zeros, or the allowed values next to zero; not padding.
 
     Ragged inputs have two rows, of 3 and 2 steps, and those of leaves as many as the trees have;
     dense models get a batch of one.
@@ -85,7 +85,9 @@ def _example_values(spec: TensorSpec, contract: Contract, sizes: dict[str, int])
         return np.full(shape, "text", dtype=object)
     low = -math.inf if spec.minimum is None else spec.minimum
     high = math.inf if spec.maximum is None else spec.maximum
-    return np.full(shape, min(max(0, low), high)).astype(numpy_dtype(spec.dtype))
+    # Steps of nothing but padding would show nothing.
+    nearest = 1 if spec.padding == 0 and low <= 1 <= high else 0
+    return np.full(shape, min(max(nearest, low), high)).astype(numpy_dtype(spec.dtype))
 
 
 def _trees(spec: TensorSpec) -> list[tuple[np.ndarray, np.ndarray]]:

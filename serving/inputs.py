@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract import ROW_SPLITS_DTYPE, Contract, FlatTensor, TensorSpec
+from keras_blocks.errors import ContractError
 from keras_blocks.serving.validation import check_shape
 from keras_blocks.serving.values import refuse, to_array
 
 
-def flat_inputs(contract: Contract, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def flat_inputs(contract: Contract, given: Any) -> dict[str, np.ndarray]:
     """Arrays in the dtypes of the contract.
+
+    What is no mapping is the value of the model's one input.
 
     A ragged input `x` is a list of rows of any lengths, or `x` (all rows after one another) with
     `x.row_splits`. Names that the contract lacks are kept, so that validation can name them.
@@ -22,6 +25,12 @@ def flat_inputs(contract: Contract, given: Mapping[str, Any]) -> dict[str, np.nd
     Raises:
         ContractError: a value cannot become an array of its input's dtype.
     """
+    if not isinstance(given, Mapping):
+        names = [spec.name for spec in contract.inputs]
+        if len(names) != 1:
+            came = f"inputs is of type {type(given).__name__}"
+            raise ContractError(f"{came}, a mapping expected: the model takes {names}")
+        given = {names[0]: given}
     flat: dict[str, Any] = dict(given)
     for spec in contract.inputs:
         if spec.name not in given:

@@ -77,14 +77,12 @@ class Model:
             raise ModelLoadError(f"{path}: {error}") from error
         return cls(name or Path(path).stem, version, session, contract, facts)
 
-    def predict(
-        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
+    def predict(self, inputs: Any, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Checks the inputs against the contract and runs the graph.
 
         Args:
-            inputs: name -> array or nested list. A ragged input `x` is a list of rows, or `x`
-                with `x.row_splits`.
+            inputs: name -> array or nested list; of a model with one input, that alone. A ragged
+                input `x` is a list of rows, or `x` with `x.row_splits`.
             outputs: names of the wanted outputs; all by default.
         Returns:
             name -> array; a ragged output `y` is `y` and `y.row_splits`, bfloat16 is float32.

@@ -79,7 +79,7 @@ def flatten(data: Sequence[Any], shape: Sequence[int], name: str) -> list[Any]:
                 raise refuse(
                     name,
                     f"shape {list(shape)} has {size} entries along axis {axis}, "
-                    f"but a nested list of data has {len(part)}",
+                    f"but a nested list of data has {len(part)}; all must be as long",
                 )
         parts = list(chain.from_iterable(parts))
     return parts

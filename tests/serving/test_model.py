@@ -50,6 +50,12 @@ def test_ragged_input_is_a_list_of_rows_or_values_with_row_splits(row_sums):
         assert row_sums.predict(x)["y"].tolist() == expected
 
 
+def test_the_one_input_of_a_model_needs_no_name(row_sums, repository):
+    assert row_sums.predict([[1, 2], [3]])["y"].tolist() == [3, 3]
+    with pytest.raises(ContractError, match=r"type list, a mapping .*\['tokens', 'parents'\]"):
+        repository.get("tree").predict([[1]])
+
+
 def test_ragged_input_may_have_no_rows_or_equal_rows(row_sums):
     assert row_sums.predict({"x": []})["y"].tolist() == []
     assert row_sums.predict({"x": [[], []]})["y"].tolist() == [0, 0]
@@ -283,6 +289,11 @@ def test_the_example_of_a_tree_has_a_word_for_each_leaf_and_slots_apart(reposito
     assert arrays["parents"].tolist() == [-1, 0, 0, -1, 0]
     assert arrays["slots"].tolist() == [0, 0, 1, 0, 0]
     assert arrays["words.row_splits"].tolist() == [0, 2, 3]
+
+
+def test_the_example_of_a_masked_input_is_not_padding():
+    spec = TensorSpec("x", "int32", ("batch", "time"), minimum=0, maximum=9, padding=0)
+    assert example_inputs(Contract((spec,), ()))["x"].tolist() == [[1, 1, 1]]
 
 
 def test_the_example_keeps_bounds_and_named_dims():
