@@ -13,6 +13,7 @@ help:  ## list the commands
 setup: .venv/ready  ## make .venv from constraints.txt
 
 .venv/ready: pyproject.toml constraints.txt
+	@echo "installing TensorFlow and friends into .venv, some minutes (2.5 GB)"
 	$(PYTHON) -m venv .venv
 	$(PIP) setuptools
 	$(PIP) --no-build-isolation -e '.[tensorflow,serving,dev]'

@@ -18,6 +18,10 @@ _REASON_LENGTH = 400
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|\{\{[^}]*\}\} ?")
 # Where in onnxruntime's C++ it happened, which helps nobody here.
 _RUNTIME_SOURCE = re.compile(r"/onnxruntime_src/\S+ [^(]*\([^)]*\) (const )?")
+# Lines that Keras and TensorFlow put before the reason.
+_BEFORE_THE_REASON = (
+    "Exception encountered when", "Graph execution error:", "Detected at node", "<stack traces",
+)  # fmt: skip
 
 
 class RefusedError(Exception):
@@ -82,7 +86,6 @@ def first_line(error: BaseException) -> str:
     """The reason of an exception, short enough for a table's foot."""
     plain = _RUNTIME_SOURCE.sub("", _TERMINAL_CODES.sub("", str(error)))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    # Keras puts a line of its own before the reason.
-    lines = [line for line in lines if not line.startswith("Exception encountered when")] or lines
+    lines = [line for line in lines if not line.startswith(_BEFORE_THE_REASON)] or lines
     text = next(iter(lines), type(error).__name__).rstrip(".")
     return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}..."

@@ -15,19 +15,14 @@ from keras_blocks.cli_options import (
     FILE,
     NEW_FILE,
     as_json,
+    inputs_file,
     report_file,
     show,
+    tell_written,
     usage_errors,
 )
 
 _ONNX_FILE = click.argument("onnx_file", type=FILE, metavar="MODEL.onnx")
-_INPUTS = click.option(
-    "--inputs",
-    type=FILE,
-    metavar="DATA.npz",
-    help="Compare on this data: an array for each input, of a ragged one NAME and "
-    "NAME.row_splits. Without, inputs are drawn.",
-)
 
 
 @click.command()
@@ -56,12 +51,14 @@ def inspect(onnx_file: Path, html: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
     else:
         show_inspection(facts)
+        if html is not None:
+            tell_written("page", html)
 
 
 @click.command()
 @click.argument("original", type=FILE, metavar="A.onnx")
 @click.argument("other", type=FILE, metavar="B.onnx")
-@_INPUTS
+@inputs_file
 @click.option("--labels", type=FILE, metavar="LABELS.npy", help="What A's first output should be.")
 @click.option("--rtol", type=click.FloatRange(0), help="Allowed error, by the largest magnitude.")
 @click.option("--atol", type=click.FloatRange(0), help="Allowed absolute error.")
@@ -115,7 +112,7 @@ def _changing(command: Callable[..., None]) -> Callable[..., None]:
             "-o", "--output", type=NEW_FILE, help="The file to write; by default beside MODEL."
         ),
         click.option("--overwrite", is_flag=True, help="Let --output be MODEL itself."),
-        _INPUTS,
+        inputs_file,
         click.option(
             "--labels",
             type=FILE,
@@ -141,7 +138,7 @@ def _changing(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--calibration",
     type=FILE,
-    metavar="DATA.npz",
+    metavar="DATA.npz|.npy",
     help="Inputs like those to come: fixes the ranges beforehand. Best for convolutions.",
 )
 @click.option("--weights-only", is_flag=True, help="Store weights in int8, compute in float32.")

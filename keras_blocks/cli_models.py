@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_blocks.cli_imports import import_code, imported_code
 from keras_blocks.cli_options import (
     FAILED,
     FILE,
     NEW_FILE,
     as_json,
+    inputs_file,
     report_file,
     show,
     usage_errors,
 )
 from keras_blocks.errors import ExportError, KerasBlocksError, MissingExtraError, UnreadableError
 from keras_blocks.silence import silent_stderr
+
+if TYPE_CHECKING:
+    from keras_blocks.export.proof.levels import Verify
 
 _SAVED = click.Path(exists=True, path_type=Path)
 _KERAS_FILE = click.argument("model", type=_SAVED, metavar="MODEL.keras")
@@ -46,6 +51,7 @@ _BUDGET = click.option(
 @click.option("--external-data", is_flag=True, help="Write the weights beside the file.")
 @_LEVEL
 @_BUDGET
+@imported_code
 @report_file
 @as_json
 def export(
@@ -54,8 +60,9 @@ def export(
     opset: int | None,
     no_verify: bool,
     external_data: bool,
-    proof: str,
+    proof: Verify,
     time_budget: float | None,
+    code: tuple[str, ...],
     report: Path | None,
     as_json: bool,
 ) -> None:
@@ -68,8 +75,9 @@ def export(
     keras-blocks export trees.keras -o trees.onnx
     keras-blocks export trees.keras -o trees.onnx --report proof.html
     keras-blocks export trees.keras -o trees.onnx --json | jq .parity.max_error
+    keras-blocks export own.keras -o own.onnx --import my_layers.py
     """
-    keras_model = _load_keras(model)
+    keras_model = _load_keras(model, code, quiet=as_json)
     from keras_blocks.export import export_onnx
 
     with usage_errors():
@@ -77,9 +85,10 @@ def export(
             keras_model,
             output,
             opset_version=opset,
-            verify=not no_verify and _LEVELS[proof],
+            verify=False if no_verify else proof,
             time_budget=time_budget,
             external_data=external_data,
+            verbose=False if as_json else None,
         )
     show(result, as_json, report)
 
@@ -91,15 +100,19 @@ def export(
 @_BUDGET
 @click.option("--rtol", type=click.FloatRange(0), help="Allowed error, by the largest magnitude.")
 @click.option("--atol", type=click.FloatRange(0), help="Allowed absolute error.")
+@inputs_file
+@imported_code
 @report_file
 @as_json
 def check(
     model: Path,
     onnx_file: Path,
-    proof: str,
+    proof: Verify,
     time_budget: float | None,
     rtol: float | None,
     atol: float | None,
+    inputs: Path | None,
+    code: tuple[str, ...],
     report: Path | None,
     as_json: bool,
 ) -> None:
@@ -112,28 +125,29 @@ def check(
     keras-blocks check trees.keras trees.onnx --proof fast --time-budget 10
     keras-blocks check trees.keras trees.int8.onnx --rtol 0.05
     """
-    keras_model = _load_keras(model)
+    keras_model = _load_keras(model, code, quiet=as_json)
     from keras_blocks.export import check_parity
+    from keras_blocks.export.files.file_inputs import read_arrays
 
     with usage_errors():
         found = check_parity(
             keras_model,
             onnx_file,
-            verify=_LEVELS[proof],
+            inputs=None if inputs is None else read_arrays(inputs),
+            verify=proof,
             time_budget=time_budget,
             rtol=rtol,
             atol=atol,
+            verbose=False if as_json else None,
         )
     show(found, as_json, report)
     if not found.ok:
         sys.exit(FAILED)
 
 
-_LEVELS: dict[str, Any] = {"fast": "fast", "usual": True, "thorough": "thorough"}
-
-
-def _load_keras(path: Path) -> Any:
+def _load_keras(path: Path, code: tuple[str, ...], quiet: bool) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _tell_phase("Loading TensorFlow", quiet)
     try:
         with silent_stderr():
             from keras_blocks.export.conversion.loading import as_model
@@ -141,7 +155,15 @@ def _load_keras(path: Path) -> Any:
         if isinstance(error, KerasBlocksError):
             raise
         raise MissingExtraError("keras-blocks", "tensorflow", str(error.name)) from None
+    import_code(code)
+    _tell_phase(f"Loading {path}", quiet)
     try:
         return as_model(path)
     except ExportError as error:
         raise UnreadableError(str(error)) from error
+
+
+def _tell_phase(text: str, quiet: bool) -> None:
+    """Says to those who wait at a terminal what takes so long; the export has bars of its own."""
+    if not quiet and sys.stderr.isatty():
+        click.echo(f"{text} ...", err=True)

@@ -35,6 +35,13 @@ def _report_file(
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+inputs_file = click.option(
+    "--inputs",
+    type=FILE,
+    metavar="DATA.npz|.npy",
+    help="Compare on this data: an array for each input, of a ragged one NAME and "
+    "NAME.row_splits; an .npy file for a single input. Without, inputs are drawn.",
+)
 report_file = click.option(
     "--report",
     type=NEW_FILE,
@@ -71,7 +78,14 @@ def show(found: Any, as_json: bool, report: Path | None) -> None:
     """Prints a report, for people or for programs, and saves it where that is asked for."""
     if report is not None:
         found.save(report)
-    click.echo(found.to_json() if as_json else found)
+    click.echo(found.to_json() if as_json else found.brief())
+    if report is not None and not as_json:
+        tell_written("report", report)
+
+
+def tell_written(what: str, path: Path) -> None:
+    """Says where a page or report is."""
+    click.echo(f"The {what} is in {path}.")
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import linear_files
@@ -111,6 +113,35 @@ def test_check_exits_with_0_for_the_same_model_and_1_for_another(folder, exporte
     assert json.loads(other.output)["ok"] is False
 
 
+def test_check_takes_the_inputs_to_compare_on(folder, exported):
+    np.savez(folder / "rows.npz", **{"tokens": [1, 2, 9], "tokens.row_splits": [0, 2, 3]})
+    same = run("check", folder / "model.keras", exported[0], "--inputs", folder / "rows.npz")
+    assert same.exit_code == 0, same.output
+    assert "1 samples" in same.output
+    np.save(folder / "rows.npy", [1, 2])
+    wrong = run("check", folder / "model.keras", exported[0], "--inputs", folder / "rows.npy")
+    assert wrong.exit_code == UNREADABLE
+    assert "tokens.row_splits" in wrong.output
+
+
+def test_a_terminal_is_told_what_takes_so_long_but_not_with_json(folder, tmp_path):
+    command = [Path(sys.executable).with_name("keras-blocks"), "export", folder / "model.keras"]
+    command += ["-o", tmp_path / "model.onnx", "--proof", "fast"]
+    shown, quiet = [], {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for more in ([], ["--json"]):
+        reader, terminal = os.openpty()
+        with open(terminal, "wb") as stderr:
+            command += more
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, env=quiet, check=True)
+        try:
+            shown.append(os.read(reader, 2**20).decode())
+        except OSError:  # nothing was written
+            shown.append("")
+        os.close(reader)
+    assert shown[0].startswith("Loading TensorFlow ...\r\nLoading ")
+    assert shown[1] == ""
+
+
 def test_a_file_that_is_no_keras_model_is_one_line(tmp_path):
     (tmp_path / "model.keras").write_text("no zip")
     result = run("export", tmp_path / "model.keras", "-o", tmp_path / "model.onnx")
@@ -179,6 +210,7 @@ def test_inspect_writes_a_page_with_the_graph(tmp_path):
     assert result.exit_code == 0, result.output
     page = (tmp_path / "page.html").read_text()
     assert "<svg" in page
+    assert result.output.endswith(f"The page is in {tmp_path / 'page.html'}.\n")
     assert "CumSum" in page
 
 
@@ -230,6 +262,9 @@ def test_compare_takes_data_and_labels(linear, other, tmp_path):
     body = json.loads(run("compare", linear, other, *files, "--json", "--no-timing").output)
     assert body["original"]["accuracy"] == {"y": 1.0}
     assert body["other"]["accuracy"]["y"] < 0.5
+    np.save(tmp_path / "data.npy", data)
+    plain = run("compare", linear, linear, "--inputs", tmp_path / "data.npy", "--no-timing")
+    assert plain.exit_code == 0, plain.output
     np.savez(tmp_path / "data.npz", z=data)
     wrong = run("compare", linear, other, *files)
     assert wrong.exit_code == UNREADABLE
@@ -291,7 +326,9 @@ def test_a_file_is_not_changed_in_place_unless_asked(linear):
 
 def test_reports_are_saved_as_pages_and_json(linear, tmp_path):
     for name in ("report.html", "report.json"):
-        assert run("optimize", linear, "--report", tmp_path / name).exit_code == 0
+        done = run("optimize", linear, "--report", tmp_path / name)
+        assert done.exit_code == 0
+        assert done.output.endswith(f"The report is in {tmp_path / name}.\n")
     assert "<table>" in (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "report.json").read_text())["max_error"] == 0
     wrong = run("optimize", linear, "--report", tmp_path / "report.txt")
@@ -421,7 +458,7 @@ def test_a_model_with_layers_of_ones_own_is_told_how_to_be_exported(tmp_path):
     result = run("export", tmp_path / "own.keras", "-o", tmp_path / "own.onnx")
     assert result.exit_code == UNREADABLE
     assert "Could not locate class 'Own'" in result.output
-    assert "export_onnx" in result.output
+    assert "--import" in result.output
     assert result.output.count("\n") == 1
 
 

@@ -36,10 +36,17 @@ def judge(
     "--save", type=click.Path(dir_okay=False, path_type=Path),
     help="A .npy file for the probabilities.",
 )  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many sentences.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many sentences, drawn.")
+@click.option("--seed", default=0, show_default=True, help="Of that draw.")
 @click.option("--threads", default=0, help="Of onnxruntime; 0 takes all cores.")
 def main(
-    model: Path, words: Path, sentences: Path, save: Path | None, limit: int | None, threads: int
+    model: Path,
+    words: Path,
+    sentences: Path,
+    save: Path | None,
+    limit: int | None,
+    seed: int,
+    threads: int,
 ) -> None:
     """Judge SENTENCES, a file of bracketed sentences, by an exported MODEL.
 
@@ -47,7 +54,7 @@ def main(
     as JSON.
     """
     try:
-        found = read_sentences(sentences, limit)
+        found = read_sentences(sentences, limit, seed)
     except TreebankError as error:
         raise click.ClickException(str(error)) from None
     known = Vocabulary(json.loads(words.read_text())["words"])

@@ -74,9 +74,9 @@ POSITIVE, RATE = click.IntRange(1), click.FloatRange(0, min_open=True)
     show_default=True,
     help="Epochs without a better one on the dev sentences before training ends.",
 )
-@click.option("--seed", default=0, show_default=True, help="Chooses first weights and batches.")
+@click.option("--seed", default=0, show_default=True, help="Chooses weights, batches, --limit.")
 @click.option("--binary-apart", is_flag=True, help="Train a second model for two classes.")
-@click.option("--limit", type=POSITIVE, help="Take only the first so many sentences of each file.")
+@click.option("--limit", type=POSITIVE, help="Take only so many sentences of each file, drawn.")
 def main(
     data: Path | None,
     glove: Path | None,

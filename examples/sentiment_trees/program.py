@@ -55,7 +55,7 @@ class Options:
 
     Args:
         data: the treebank's folder, None for the example's own sentences.
-        limit: int, only the first so many sentences of each file.
+        limit: int, only so many sentences of each file, drawn by the seed.
         binary_apart: bool, train a second model for two classes, as the papers do.
     """
 
@@ -121,7 +121,7 @@ def read(options: Options, console: Console) -> Treebank:
     """Reads the sentences and says what they are."""
     if options.data is None:
         console.print(reports.MECHANICS_ONLY, style="yellow")
-    bank = read_treebank(options.data or SENTENCES, options.limit)
+    bank = read_treebank(options.data or SENTENCES, options.limit, options.settings.seed)
     console.print(reports.sizes(bank))
     return bank
 
@@ -191,7 +191,7 @@ def run_alone(candidate: Candidate, options: Options, console: Console) -> dict[
     command = [
         sys.executable, Path(__file__).parent / "judge.py", model_path(options.output, task),
         options.output / "words.json", source, "--threads", "1",
-        *(["--limit", options.limit] if options.limit else []),
+        *(["--limit", options.limit, "--seed", options.settings.seed] if options.limit else []),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "answers.npy"

@@ -6,6 +6,7 @@ judged: 0 very negative, 1 negative, 2 neutral, 3 positive, 4 very positive.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,30 +60,30 @@ class Treebank:
         return {part: getattr(self, part) for part in PARTS}
 
 
-def read_treebank(folder: Path, limit: int | None = None) -> Treebank:
+def read_treebank(folder: Path, limit: int | None = None, seed: int = 0) -> Treebank:
     """Reads `train.txt`, `dev.txt` and `test.txt`.
 
     Args:
         folder: where they lie.
-        limit: int, take only the first so many sentences of each.
+        limit: int, take only so many sentences of each, drawn by chance: those of one sentiment
+            stand together.
+        seed: int, of that draw.
 
     Raises:
         TreebankError: a file is missing or unreadable, or a line is no labelled binary tree.
     """
-    return Treebank(**{part: read_sentences(folder / f"{part}.txt", limit) for part in PARTS})
+    files = {part: folder / f"{part}.txt" for part in PARTS}
+    return Treebank(**{part: read_sentences(path, limit, seed) for part, path in files.items()})
 
 
-def read_sentences(path: Path, limit: int | None = None) -> list[Sentence]:
-    """The sentences of one file, or the first so many; errors as of `read_treebank`."""
-    found = []
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            found.append(_sentence(line, path, number))
-        if len(found) == limit:
-            break
-    if not found:
+def read_sentences(path: Path, limit: int | None = None, seed: int = 0) -> list[Sentence]:
+    """The sentences of one file, or so many in their order; all else as of `read_treebank`."""
+    lines = [(number, line) for number, line in enumerate(_lines(path), start=1) if line.strip()]
+    if not lines:
         raise TreebankError(f"{path}, line 1: the file holds no sentence.")
-    return found
+    if limit is not None and limit < len(lines):
+        lines = sorted(random.Random(seed).sample(lines, limit))
+    return [_sentence(line, path, number) for number, line in lines]
 
 
 def _lines(path: Path) -> list[str]:

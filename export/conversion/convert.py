@@ -36,6 +36,13 @@ class _Transposes(TransposeOptimizer):
     of 1x1 images a norm was computed over the wrong axis. onnxruntime copies nothing for them.
     """
 
+    def _add_handler(self, trans: Any, node: Any) -> Any:
+        """A number is no bias of a convolution; tf2onnx fails where it tries to make one of it."""
+        added = node.inputs[1]
+        if added.is_const() and added.get_tensor_value(as_list=False).ndim == 0:
+            return self._handle_node_having_branches(trans, node)
+        return super()._add_handler(trans, node)
+
     def post_optimize_action(self) -> None:
         """Nothing."""
 

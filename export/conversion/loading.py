@@ -50,8 +50,9 @@ def _reason(error: Exception) -> str:
     unknown = re.search(r"(Could not locate (class|function)|Unknown layer:) '[^']*'", text)
     if unknown:
         return (
-            f"{unknown[0]}. Import the code that defines it first: --import MODULE or "
-            f"--import FILE.py on the command line."
+            f"{unknown[0]}. Import the code that defines it first (--import MODULE or FILE.py on "
+            f"the command line), or export the model itself where its layers are defined: "
+            f"keras_blocks.export.export_onnx(model, 'model.onnx')."
         )
     # Keras goes on to tell about formats of its past.
     return " ".join(re.split(r"(?<=\.) ", text.partition("\n")[0])[:2])

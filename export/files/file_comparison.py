@@ -88,7 +88,9 @@ def compare_files(
     first, second = _Opened(Path(original)), _Opened(Path(other))
     contract = file_contract(first.side)
     if labels is not None and inputs is None:
-        raise ContractError("labels were given without inputs; give the inputs (--inputs) they belong to")
+        raise ContractError(
+            "labels were given without inputs; give the inputs (--inputs) they belong to"
+        )
     given = None if inputs is None else as_feeds(contract, inputs, "inputs")
     pair, problem, notes = paired(first.side, second.side)
     if pair is None:
@@ -152,10 +154,12 @@ class _Trial:
             if len(self.skipped) > len(feeds) // 2:
                 self._run([s.feed for s in draw_samples(contract, seed, LARGER_PLANS)], verbose)
         except ExportError as error:
-            raise ExportError(f"no inputs can be drawn ({error}); give inputs=") from error
+            raise ExportError(
+                f"no inputs can be drawn ({error}); give inputs (--inputs)"
+            ) from error
         if not self.samples and self.problem is None:
             reason = self.skipped[0] if self.skipped else "none is small enough"
-            raise ExportError(f"nothing was compared ({reason}); give inputs=")
+            raise ExportError(f"nothing was compared ({reason}); give inputs (--inputs)")
 
     def run_given(self, feeds: Sequence[Feed], labels: Any, verbose: bool | None) -> None:
         """Runs both on the user's inputs."""

@@ -44,7 +44,7 @@ def as_feeds(contract: Contract, data: Any, argument: str) -> list[Feed]:
         contract: of the file.
         data: an array, for a file of one input; a dict of arrays by input, where a ragged input is
             a list of rows or its flat values and row splits; an iterable of these, each a batch;
-            or the name of an `.npz` file that holds such a dict, or of an `.npy` file for one input.
+            or the name of an `.npz` file that holds such a dict, or an `.npy` file an array.
         argument: str, what the data is called in errors.
     Raises:
         ContractError: the data does not fit the inputs, or there is none.
@@ -65,7 +65,7 @@ def _feed(contract: Contract, batch: Any, argument: str) -> Feed:
     if not isinstance(batch, Mapping):
         if len(names) != 1:
             raise ContractError(
-                f"{argument}: a dict with the inputs {', '.join(names)} expected, "
+                f"{argument}: a dict (or .npz file) with the inputs {', '.join(names)} expected, "
                 f"got {type(batch).__name__}"
             )
         batch = {names[0]: batch}

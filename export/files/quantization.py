@@ -50,7 +50,8 @@ def quantize(
 
     Three ways, each of an ordinary file that needs nothing but onnxruntime:
 
-    - dynamic, the default: the range of what goes into a product is found in every run;
+    - dynamic, the default: the range of what goes into a product is found in every run, over all
+      of its rows; `keras-blocks serve` lets requests share no run of such a file;
     - static, with `calibration`: it is fixed beforehand, from data; best for convolutions;
     - `weights_only`: all arithmetic stays float32, and every op can have it. A quarter of the
       size, the same speed.

@@ -30,7 +30,7 @@ def convert_bincount(context: Any, node: Any, name: str, args: Any) -> None:
     if not binary and context.opset < _OLDEST_OPSET:
         raise ExportError(
             f"node '{name}' counts numbers, which needs sums into places, and ONNX has them since "
-            f"opset {_OLDEST_OPSET}. Choose opset_version={_OLDEST_OPSET} or more."
+            f"opset {_OLDEST_OPSET}. Choose opset_version={_OLDEST_OPSET} or more (--opset)."
         )
     numbers = cast(context, given, TensorProto.INT64)
     count = cast(context, size, TensorProto.INT64)

@@ -34,7 +34,7 @@ def convert_tensor_scatter(context: Any, node: Any, name: str, args: Any) -> Non
     if context.opset < oldest:
         raise ExportError(
             f"node '{name}' has the form of {node.type}, which trees use, and ONNX has it since "
-            f"opset {oldest}. Choose opset_version={oldest} or more."
+            f"opset {oldest}. Choose opset_version={oldest} or more (--opset)."
         )
     (data, indices, updates), outputs = node.input, list(node.output)
     to, (dtype,) = {"outputs": outputs, "shapes": node.output_shapes}, node.output_dtypes

@@ -25,7 +25,7 @@ def convert_rfft(context: Any, node: Any, name: str, args: Any) -> None:
     if context.opset < OLDEST_OPSET:
         raise ExportError(
             f"node '{name}' is a Fourier transform, which ONNX has since opset {OLDEST_OPSET}. "
-            f"Choose opset_version={OLDEST_OPSET} or more."
+            f"Choose opset_version={OLDEST_OPSET} or more (--opset)."
         )
     (output,) = node.output
     readers = {reader.type for reader in context.find_output_consumers(output)}

@@ -76,7 +76,7 @@ def _lift_node(graph: onnx.GraphProto, node: onnx.NodeProto, present: int, opset
     elif new.deprecated or not _same_call(old, new):
         raise ExportError(
             f"node '{node.name}' is a {node.op_type} of opset {present}, which opset {opset} "
-            f"calls in another way. Choose opset_version={present} or less."
+            f"calls in another way. Choose opset_version={present} or less (--opset)."
         )
 
 

@@ -107,6 +107,8 @@ class _Moving:
             order = [order_of(source)[axis] for axis in order_of(node)]
             node.input[0] = source.input[0]
             set_all(node.attribute, [onnx.helper.make_attribute("perm", order)])
+        elif source is not None and self._reshape_instead(node, source):
+            return
         if order_of(node) != sorted(order_of(node)):
             return
         if self._outputs.intersection(node.output):
@@ -114,6 +116,20 @@ class _Moving:
             del node.attribute[:]
         else:
             self._same[node.output[0]] = node.input[0]
+
+    def _reshape_instead(self, node: onnx.NodeProto, source: onnx.NodeProto) -> bool:
+        """Makes one reshape of one and a transpose that moves axes of a single element only."""
+        weight = self._weights.get(source.input[1]) if source.op_type == "Reshape" else None
+        shape = [] if weight is None else onnx.numpy_helper.to_array(weight).tolist()
+        kept = [axis for axis in order_of(node) if axis < len(shape) and shape[axis] != 1]
+        # A 0 stands for the size that the axis of this very place has.
+        if not shape or 0 in shape or kept != sorted(kept):
+            return False
+        turned = self._constant(node, np.array([shape[axis] for axis in order_of(node)]))
+        node.op_type = "Reshape"
+        set_all(node.input, [source.input[0], turned])
+        del node.attribute[:]
+        return True
 
     def _moved(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """The transpose that now stands behind a node, which reads what the one before it read.

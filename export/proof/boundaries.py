@@ -35,7 +35,8 @@ def run_boundaries(proof: Proof, onnx: OnnxSide, contract: Contract, seed: int, 
     }
     size = max((size for size, accepted in taken.items() if accepted), default=end)
     while size == max(taken) and 2 * size <= end and not search.late(growth=2):
-        taken[2 * size] = search.accepts(2 * size)
+        # Larger images are no squares: what takes the one side for the other would not show.
+        taken[2 * size] = search.accepts(2 * size, apart=True)
         size *= 1 + taken[2 * size]
     for inside, outside in _gaps(taken):
         while abs(outside - inside) > 1 and not search.late():
@@ -59,11 +60,11 @@ class _Search:
         spent = self.proof.budget.spent
         return self.proof.spent or spent + growth * self._took > self._end
 
-    def accepts(self, size: int) -> bool:
+    def accepts(self, size: int, apart: bool = False) -> bool:
         """Whether the model takes this size; it is compared if so."""
         started = self.proof.budget.spent
         try:
-            for sample in draw_samples(self.contract, self.seed, (dense(1, size),)):
+            for sample in draw_samples(self.contract, self.seed, (dense(1, size, apart=apart),)):
                 timed = replace(sample, fixed=False)
                 self.proof.add(self.proof.examine(self.onnx, timed, eager=False))
                 return True

@@ -7,7 +7,8 @@ A float passes when
 over the whole tensor: a sum that happens to come out near 0 carries the rounding of its large
 terms. The limits are tight, for a weight that is off by 1e-2 may move an output by 1e-4 only. Where
 a model amplifies rounding by itself, as long recurrences and deep stacks can, the measured
-amplification is allowed on top (`rounding_noise`).
+amplification is allowed on top (`rounding_noise`). Of an output that is smaller than
+`atol` throughout this says nothing: see `tiny_outputs`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def compare(expected: np.ndarray, got: np.ndarray, tolerance: Tolerance) -> Comp
         return Comparison(0.0, 0.0, 0.0, 0.0, None, None, None)
     floating = is_floating(expected.dtype)
     errors = _float_errors(expected, got) if floating else _exact_errors(expected, got)
-    magnitude = _magnitude(expected) if floating else 0.0
+    magnitude = magnitude_of(expected) if floating else 0.0
     allowed = tolerance.atol + tolerance.rtol * magnitude if floating else 0.0
     largest = float(errors.max())
     worst: Worst | None = None
@@ -182,7 +183,8 @@ def _exact_errors(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
     return (got != expected).astype("float64")
 
 
-def _magnitude(values: np.ndarray) -> float:
+def magnitude_of(values: np.ndarray) -> float:
+    """The largest magnitude among the numbers of an array, 0 if there are none."""
     magnitudes = np.abs(values.astype("float64"))
     return float(magnitudes[np.isfinite(magnitudes)].max(initial=0.0))
 

@@ -16,11 +16,18 @@ from keras_blocks.export.proof.checks import Difference, LayerCheck
 from keras_blocks.export.proof.first_difference import find_first_difference, opset_of
 from keras_blocks.export.proof.layer_errors import OpenModel
 from keras_blocks.export.proof.levels import Level
-from keras_blocks.export.proof.plans import LARGER_PLANS, Plan, dense, plans_of
+from keras_blocks.export.proof.plans import LARGER_PLANS, Plan, dense, moved_plans, plans_of
 from keras_blocks.export.proof.races import find_racing_node, race_on, run_scatters
 from keras_blocks.export.proof.relevance import run_with_other_inputs
 from keras_blocks.export.proof.repeats import UNSTEADY, Race, run_again, run_with_threads
+from keras_blocks.export.proof.sample_values import GIVE_INPUTS
 from keras_blocks.export.proof.sampling import Sample, draw_samples
+from keras_blocks.export.proof.tiny_outputs import (
+    are_tiny,
+    fail_lost_outputs,
+    note_lost_outputs,
+    run_with_large_inputs,
+)
 from keras_blocks.export.proof.training_traces import (
     computes_training,
     training_difference,
@@ -76,6 +83,7 @@ class Examination:
             self.proof.difference = self._difference(self.proof.failed)
         else:
             self._never_finite()
+            note_lost_outputs(self.proof)
         for node, what in training_traces(self._file):
             self.proof.notes.append(f"Node '{node.name}' ({node.op_type}) {what}.")
 
@@ -83,6 +91,7 @@ class Examination:
         """What this level does after the first shapes, those that take the longest last."""
         level = self.level
         stages = (
+            ("larger inputs for tiny outputs", are_tiny(self.proof), self._tiny_outputs),
             ("other values in each input", drawn and level.matters, self._other_inputs),
             ("the longest and the shortest size", drawn and level.longest, self._boundaries),
             ("batches without rows", drawn and level.empty, self._nothing),
@@ -96,11 +105,13 @@ class Examination:
 
     def _shapes(self, given: Iterable[Sample] | None) -> None:
         plans = plans_of(self.contract, "few" if self.level.shapes == "few" else "all")
-        drawn = draw_samples(self.contract, self.seed, plans) if given is None else given
-        self._compare(list(drawn), "comparing")
-        if given is None and len(self.proof.skipped) > len(self.proof.tried) // 2:
-            larger = draw_samples(self.contract, self.seed, LARGER_PLANS)
-            self._compare(list(larger), "comparing larger inputs")
+        if given is not None:
+            self._compare(list(given), "comparing")
+        else:
+            self._compare_drawn(plans, "comparing")
+            if len(self.proof.skipped) > len(self.proof.tried) // 2:
+                self._compare_drawn(LARGER_PLANS, "comparing larger inputs")
+            self._move_refused()
         if not self.proof.checks:
             reasons = "; ".join(f"{s.sample}: {s.reason}" for s in self.proof.skipped[:3])
             raise ExportError(
@@ -123,11 +134,25 @@ class Examination:
             if not some
         ]
 
+    def _tiny_outputs(self) -> None:
+        self.bars.doing("enlarging tiny outputs")
+        run_with_large_inputs(self.proof, self.onnx, self.contract, self.seed)
+        fail_lost_outputs(self.proof)
+
     def _more_shapes(self) -> None:
+        self._compare_drawn(plans_of(self.contract, "many"), "comparing more shapes")
+        self._move_refused()
+
+    def _move_refused(self) -> None:
+        """Puts what was to be in sizes that the model refuses into others."""
+        if not any(spec.ragged for spec in self.contract.inputs):
+            tried = [(s.plan, taken) for s, taken in self.proof.tried if s.plan is not None]
+            self._compare_drawn(moved_plans(tried), "comparing in other sizes")
+
+    def _compare_drawn(self, plans: tuple[Plan, ...], text: str) -> None:
         known = {sample.description for sample, _ in self.proof.tried}
-        drawn = draw_samples(self.contract, self.seed, plans_of(self.contract, "many"))
-        more = [sample for sample in drawn if sample.description not in known]
-        self._compare(more, "comparing more shapes")
+        drawn = draw_samples(self.contract, self.seed, plans)
+        self._compare([sample for sample in drawn if sample.description not in known], text)
 
     def _compare(self, samples: list[Sample], text: str) -> None:
         self.proof.run(self.onnx, self.bars.of(samples, text), self.level.eager_every)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from keras_blocks.contract import Contract, TensorSpec
@@ -19,7 +19,7 @@ class Plan:
 
     Args:
         lengths: of the rows, whose number is the batch; only ragged inputs read the values.
-        size: of the named dims; 1 is the case most often frozen.
+        size: of the named dims; 1, the case most often frozen, is the least that a dim allows.
         apart: the second, third ... named dim and ragged input get other sizes than the first.
         blanks: "front", "middle", "tail", "rows" or None: where zeros are put.
         trees: the shape of the trees.
@@ -34,6 +34,11 @@ class Plan:
     trees: str = "binary"
     scale: float = 1.0
     pixels: bool = False
+
+    @property
+    def kind(self) -> tuple[bool, str | None, float, bool]:
+        """All but the sizes."""
+        return self.apart, self.blanks, self.scale, self.pixels
 
 
 def dense(batch: int, size: int, **rest: object) -> Plan:
@@ -76,7 +81,9 @@ RAGGED_PLANS = (
 _FEW_DENSE = tuple(DENSE_PLANS[i] for i in (0, 3, 4, 7, 8))
 _FEW_RAGGED = tuple(RAGGED_PLANS[i] for i in (2, 5, 8, 10, 11))
 # For models that refuse short inputs: deep stacks of unpadded windows, image backbones.
-LARGER_PLANS = tuple(dense(batch, size) for batch, size in ((1, 47), (2, 65), (3, 128), (2, 225)))
+LARGER_PLANS = tuple(
+    dense(batch, size, apart=True) for batch, size in ((2, 47), (1, 65), (3, 128), (2, 225))
+)
 _MAGNITUDES = (0.01, 100.0)
 _CROWD_LENGTHS = (16, 1, 17, 3, 2, 0, 33, 9)
 
@@ -101,6 +108,24 @@ def plans_of(contract: Contract, shapes: str = "all") -> tuple[Plan, ...]:
         magnitudes = tuple(replace(middle, scale=scale) for scale in _MAGNITUDES)
         plans += again + magnitudes + (() if ragged else LARGER_PLANS[:2])
     return plans
+
+
+def moved_plans(tried: Iterable[tuple[Plan, bool]]) -> tuple[Plan, ...]:
+    """What the model never met, since it refused the sizes for it, in sizes that it takes.
+
+    Args:
+        tried: plans of dense inputs, and whether the model took them.
+    """
+    tried = list(tried)
+    sizes = sorted({plan.size for plan, taken in tried if taken})
+    met = {plan.kind for plan, taken in tried if taken}
+    moved: dict[tuple[bool, str | None, float, bool], Plan] = {}
+    for plan, taken in tried:
+        if sizes and not taken and plan.kind not in met:
+            size = next((size for size in sizes if size > plan.size), sizes[-1])
+            rows = (size,) * len(plan.lengths)
+            moved.setdefault(plan.kind, replace(plan, size=size, lengths=rows))
+    return tuple(moved.values())
 
 
 def crowd(plan: Plan, rows: int, ragged: bool) -> Plan:

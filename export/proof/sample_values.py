@@ -11,6 +11,10 @@ from keras_blocks.contract import TensorSpec
 from keras_blocks.errors import ExportError
 
 DEFAULT_INTEGERS = (0, 7)  # for integers of which the contract gives no bounds
+GIVE_INPUTS = (
+    "Write the file without the proof (verify=False, --no-verify), and prove it on inputs that the "
+    "model accepts: check_parity(model, filepath, inputs=...), or keras-blocks check --inputs."
+)
 
 
 def draw_values(
@@ -37,8 +41,7 @@ def draw_values(
         return _draw_integers(spec, shape, scale, generator)
     if kind != "f":
         raise ExportError(
-            f"No samples can be drawn for input '{spec.name}' of dtype {spec.dtype}. "
-            f"{GIVE_INPUTS}"
+            f"No samples can be drawn for input '{spec.name}' of dtype {spec.dtype}. {GIVE_INPUTS}"
         )
     values = generator.normal(scale=scale, size=shape)
     if pixels and is_image(spec):

@@ -1,19 +1,21 @@
 """Inputs that tell a right export from a wrong one, drawn from a model's contract.
 
 Exporters freeze a dynamic size, forget the mask, or fall over an empty row; so the samples vary
-the batch, every named dim and the rows, and put blanks (zeros, which masked embeddings and Masking
-layers read as "not there") in front, in the middle, at the end, and over whole rows.
+the batch, every named dim, from the least that the contract knows on, and the rows, and put blanks
+(zeros, which masked embeddings and Masking layers read as "not there") in front, in the middle, at
+the end, and over whole rows.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.contract import Contract, Dim, TensorSpec
 from keras_blocks.export.proof.plans import Plan, plans_of, with_fixed_batch
 from keras_blocks.export.proof.random_trees import leaf_count, random_edges, random_parents
 from keras_blocks.export.proof.sample_values import (
@@ -86,14 +88,24 @@ class _Room:
         self.plan = plan = with_fixed_batch(plan, contract)
         self.sizes = {BATCH: len(plan.lengths)}
         self.rows: dict[str, tuple[int, ...]] = {}
+        least = _least_sizes(self.specs)
         for spec in self.specs:
             for dim in spec.shape[1:] if spec.ragged else spec.shape:
                 if isinstance(dim, str) and dim not in self.sizes:
-                    self.sizes[dim] = plan.size + (len(self.sizes) - 1) * plan.apart
+                    self.sizes[dim] = self._size(least[dim])
             if spec.ragged and self._rows_key(spec) not in self.rows:
                 turn = len(self.rows) * plan.apart
                 turned = (*plan.lengths[turn:], *plan.lengths[:turn])
                 self.rows[self._rows_key(spec)] = turned
+
+    def _size(self, least: int) -> int:
+        """That of the next dim: those of a plan count from the least that the model takes."""
+        size = self.plan.size + max(least - 1, 0)
+        # So far that it shows behind strides too.
+        step = max(size // 4, 1)
+        while self.plan.apart and size in self.sizes.values():
+            size += step
+        return size
 
     @property
     def description(self) -> str:
@@ -171,6 +183,14 @@ class _Room:
     def _shape(self, spec: TensorSpec, lengths: tuple[int, ...]) -> tuple[int, ...]:
         shape = tuple(dim if isinstance(dim, int) else self.sizes.get(dim, 0) for dim in spec.shape)
         return (sum(lengths), *shape[1:]) if spec.ragged else shape
+
+
+def _least_sizes(specs: tuple[TensorSpec, ...]) -> dict[Dim, int]:
+    least: dict[Dim, int] = {}
+    for spec in specs:
+        for dim, size in itertools.zip_longest(spec.shape, spec.least, fillvalue=0):
+            least[dim] = max(size, least.get(dim, 0))
+    return least
 
 
 def _edges(

@@ -19,6 +19,8 @@ from keras_blocks.export.proof.comparison import (
     Tolerance,
     compare,
     compute_dtype,
+    is_floating,
+    magnitude_of,
     rounding_noise,
 )
 from keras_blocks.export.proof.execution import KerasSide
@@ -50,7 +52,8 @@ class Proof:
 
     `first` and `largest` are outcomes to go on from: the first few, and that with long rows;
     `tried` has each sample that was drawn, and whether the model took it; `finite` says of each
-    output that had values, by its place, whether one of them was a number.
+    output that had values, by its place, whether one of them was a number, `magnitudes` of each of
+    floats how large it was.
 
     Args:
         model: the Keras model.
@@ -82,6 +85,7 @@ class Proof:
         self.largest: Outcome | None = None
         self.tried: list[tuple[Sample, bool]] = []
         self.finite: dict[int, bool] = {}
+        self.magnitudes: dict[int, float] = {}
         self.checks: list[Check] = []
         self.skipped: list[Skipped] = []
         self.left_out: list[str] = []
@@ -121,6 +125,9 @@ class Proof:
         for index, values in enumerate(outcome.expected):
             if values.size and not self.finite.get(index):
                 self.finite[index] = bool(np.isfinite(values).any())
+            if is_floating(values.dtype) and values.size:
+                known = self.magnitudes.get(index, 0.0)
+                self.magnitudes[index] = max(known, magnitude_of(values))
         if len(self.first) < KEPT:
             self.first.append(outcome)
         sample, largest = outcome.sample, self.largest

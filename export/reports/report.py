@@ -6,7 +6,6 @@ The classes here only hold and present; `parity` and `convert` fill them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,12 +15,14 @@ from keras_blocks.export.proof.checks import Check, Difference, LayerCheck, Skip
 from keras_blocks.export.reports.json_report import JsonReport, finite
 from keras_blocks.export.reports.page import export_page, proof_page
 from keras_blocks.export.reports.tables import (
+    FEW_ROWS,
     checks_table,
     layers_table,
     render,
     signature_table,
     size_text,
     skipped_texts,
+    worst_table,
 )
 
 
@@ -69,14 +70,23 @@ class ParityReport(JsonReport):
         return self.problem is None and bool(self.checks) and all(c.ok for c in self.checks)
 
     @property
+    def counted(self) -> list[Check]:
+        """The checks that the figures are of: another proof of the same file has these too.
+
+        The others are as many as time allowed, which no figure may depend on: the same model gives
+        the same file, and the figures are in it. What is wrong always counts.
+        """
+        return [check for check in self.checks if check.fixed or not check.ok]
+
+    @property
     def samples(self) -> int:
         """How many samples were compared, each counted once."""
-        return _count(self.checks)
+        return len({check.sample for check in self.counted if not check.again})
 
     @property
     def max_error(self) -> float:
-        """The largest absolute error of all checks."""
-        return max((check.max_error for check in self.checks), default=0.0)
+        """The largest absolute error of these."""
+        return max((check.max_error for check in self.counted), default=0.0)
 
     def failures(self) -> list[Check]:
         """The checks that differ; small samples come first, and are the easiest to look at."""
@@ -106,15 +116,14 @@ class ParityReport(JsonReport):
 
     def summary(self) -> dict[str, Any]:
         """The short form that travels in the file's metadata; the same proof, the same text."""
-        fixed = [check for check in self.checks if check.fixed]
         return {
             "ok": self.ok,
             "level": self.level,
-            "samples": _count(fixed),
+            "samples": self.samples,
             "skipped": len(self.skipped),
             "left_out": len(self.left_out),
             "seed": self.seed,
-            "max_error": finite(float(f"{max((c.max_error for c in fixed), default=0.0):.2g}")),
+            "max_error": finite(float(f"{self.max_error:.2g}")),
             "versions": self.versions,
         }
 
@@ -124,7 +133,7 @@ class ParityReport(JsonReport):
         return finite({**body, **asdict(self)})
 
     def to_html(self) -> str:
-        """One page with the errors by shape and by layer, which needs no other file."""
+        """One page with the errors by shape, and by layer where they were measured."""
         return proof_page(self)
 
     def verdict(self) -> str:
@@ -140,6 +149,12 @@ class ParityReport(JsonReport):
     def remarks(self) -> list[str]:
         """What was not compared, what was allowed, and what else is worth knowing."""
         texts = skipped_texts(self.skipped)
+        timed = [check.max_error for check in self.checks if check.ok and not check.fixed]
+        if timed:
+            texts.append(
+                f"beyond these samples, as far as time allowed: {len(timed)} checks of larger "
+                f"inputs and several threads, worst error {max(timed):.2g}"
+            )
         if self.left_out:
             texts.append(
                 f"left out, for the time budget of {self.time_budget:g} s was spent: "
@@ -151,13 +166,23 @@ class ParityReport(JsonReport):
         return texts
 
     def __str__(self) -> str:
-        parts: list[Any] = [self.verdict()]
-        if self.checks:
-            parts.append(checks_table(self.checks))
+        tables = [checks_table(self.checks)] if self.checks else []
         if self.layers:
-            parts.append(layers_table(self.layers))
-        parts.extend(self.remarks())
-        return render(parts)
+            tables.append(layers_table(self.layers))
+        return render([self.verdict(), *tables, *self.remarks()])
+
+    def brief(self) -> str:
+        """The findings with the few checks and layers that are furthest off."""
+        tables = [worst_table(self.counted)] if self.checks else []
+        if self.layers:
+            tables.append(layers_table(self.layers, FEW_ROWS))
+        more = []
+        if len(self.checks) > FEW_ROWS:
+            more = [
+                f"all {len(self.checks)} checks, those run again included: --report FILE, or "
+                f"print(result.parity)"
+            ]
+        return render([self.verdict(), *tables, *more, *self.remarks()])
 
 
 @dataclass(frozen=True)
@@ -199,10 +224,6 @@ class ExportResult(JsonReport):
             f"{nodes} nodes",
             signature_table(self.contract),
             "ops: " + ", ".join(f"{op} {count}" for op, count in ordered),
-            str(self.parity) if self.parity else "not proven: the proof was switched off",
+            self.parity.brief() if self.parity else "not proven: the proof was switched off",
         ]
         return render(parts)
-
-
-def _count(checks: Iterable[Check]) -> int:
-    return len({check.sample for check in checks if not check.again})

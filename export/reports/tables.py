@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NARROWEST, WIDEST = 80, 120
 ROOMY = 100  # columns; from here on tables of checks have all they know
+FEW_ROWS = 5  # of a brief report
 MOST_ROWS = 30  # beyond this a table shows only what differs and the worst row of each output
 
 
@@ -95,18 +96,28 @@ def skipped_texts(skipped: Sequence[Skipped]) -> list[str]:
     ]
 
 
+def worst_table(checks: Sequence[Check]) -> Table:
+    """The few checks that are furthest off, in few columns."""
+    several = len({check.output for check in checks}) > 1
+    texts = ("worst samples", "output") if several else ("worst samples",)
+    table = _plain(texts, ("max err", "allowed", ""))
+    for check in sorted(checks, key=lambda check: (check.ok, -check.max_error))[:FEW_ROWS]:
+        table.add_row(
+            check.sample,
+            *([check.output] if several else []),
+            f"{check.max_error:.1e}",
+            f"{check.tolerance:.1e}",
+            "ok" if check.ok else "WRONG",
+        )
+    return table
+
+
 def checks_table(checks: Sequence[Check]) -> Table:
     """The checks as a table: all of them, or those that matter where they are many."""
     roomy = width() >= ROOMY
     several = roomy or len({check.output for check in checks}) > 1
-    table = Table(box=None, pad_edge=False)
-    table.add_column("sample", overflow="fold")
-    if several:
-        table.add_column("output", overflow="fold")
-    if roomy:
-        table.add_column("shape", overflow="fold")
-    for heading in ("max err", "mean", "relative", "allowed", "argmax", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
+    texts = ("sample", *(["output"] if several else []), *(["shape"] if roomy else []))
+    table = _plain(texts, ("max err", "mean", "relative", "allowed", "argmax", ""))
     shown = _shown(checks)
     for check in shown:
         agreement = check.argmax_agreement
@@ -126,14 +137,10 @@ def checks_table(checks: Sequence[Check]) -> Table:
     return table
 
 
-def layers_table(layers: Sequence[LayerCheck]) -> Table:
+def layers_table(layers: Sequence[LayerCheck], most: int = MOST_ROWS) -> Table:
     """The errors of the layers as a table: all of them, or the worst where they are many."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("layer", "class"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("max err", "relative", "allowed", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
-    worst = sorted(layers, key=lambda layer: (layer.ok, -layer.relative_error))[:MOST_ROWS]
+    table = _plain(("layer", "class"), ("max err", "relative", "allowed", ""))
+    worst = sorted(layers, key=lambda layer: (layer.ok, -layer.relative_error))[:most]
     kept = {id(layer) for layer in worst}
     for layer in layers:
         if id(layer) in kept:
@@ -147,6 +154,16 @@ def layers_table(layers: Sequence[LayerCheck]) -> Table:
             )
     if len(kept) < len(layers):
         table.caption = f"{len(layers) - len(kept)} more layers, of smaller relative errors"
+    return table
+
+
+def _plain(texts: Iterable[str], figures: Iterable[str]) -> Table:
+    """An empty table of columns whose texts are folded, and of figures that never are."""
+    table = Table(box=None, pad_edge=False)
+    for heading in texts:
+        table.add_column(heading, overflow="fold")
+    for heading in figures:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

@@ -58,7 +58,19 @@ def test_empty_lines_are_passed_over_and_words_may_hold_spaces(tmp_path):
     folder = folder_of(tmp_path, dev=f"\n(2 (2 8\xa01\\/2) (2 x))\n\n{GOOD}")
     bank = treebank.read_treebank(folder)
     assert [sentence.words[0] for sentence in bank.dev] == ["8_1\\/2", "The"]
-    assert len(treebank.read_treebank(folder, limit=1).dev) == 1
+
+
+def test_a_limit_draws_sentences_from_all_of_a_file_by_the_seed_in_their_order(tmp_path):
+    folder = folder_of(tmp_path, dev="\n".join(f"(2 w{number})" for number in range(100)))
+    drawn = [
+        [int(s.words[0][1:]) for s in treebank.read_treebank(folder, 20, seed).dev]
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] == sorted(set(drawn[0]))
+    assert len(drawn[0]) == 20
+    assert drawn[0][-1] > 50
+    assert len(treebank.read_treebank(folder, 200).dev) == 100
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,17 @@ def test_a_saved_function_is_exported_with_its_table_and_its_names(tmp_path):
     assert [spec.name for spec in result.contract.inputs] == ["codes", "sizes"]
 
 
+def test_a_folder_that_has_lost_its_trees_is_refused_with_the_reason(tmp_path):
+    tokens, parents = (
+        keras.Input((None,), dtype="int32", ragged=True, name=name) for name in ("x", "parents")
+    )
+    roots = kb.TreeRecursive(kb.ChildSumTreeLSTMCell(3))([kb.Embedding(9, 4)(tokens), parents])
+    model = keras.Model([tokens, parents], roots)
+    model.export(tmp_path / "saved", verbose=False)
+    with pytest.raises(ExportError, match=r"lost that its inputs are ragged: export the .keras"):
+        export_onnx(tmp_path / "saved", tmp_path / "m.onnx")
+
+
 def test_a_layer_around_a_saved_model_is_exported(tmp_path):
     functional().export(tmp_path / "saved", verbose=False)
     x = keras.Input((None, 6), name="x")
@@ -105,7 +116,7 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path):
 def test_a_file_of_layers_that_are_not_known_says_what_to_do(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2), Doubled()])
     model.save(tmp_path / "m.keras")
-    with pytest.raises(ExportError, match="is exported where they are defined"):
+    with pytest.raises(ExportError, match=r"Could not locate class 'Doubled'. Import the code"):
         export_onnx(tmp_path / "m.keras", tmp_path / "m.onnx")
 
 

@@ -35,6 +35,12 @@ def test_an_array_is_the_only_input():
     assert feed["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_a_file_of_one_array_is_the_only_input(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(6).reshape(2, 3))
+    (feed,) = as_feeds(DENSE, tmp_path / "x.npy", "inputs")
+    assert feed["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 def test_many_rows_come_in_parts_and_none_is_lost():
     rows = np.random.default_rng(0).normal(size=(2 * ROWS + 5, 3)).astype("float32")
     feeds = as_feeds(DENSE, rows, "inputs")
@@ -115,7 +121,7 @@ def test_an_npz_file_holds_an_array_for_each_input(tmp_path):
         (DENSE, {"x": [[1, 2, 3], [4]]}, "rows of unequal length, and is not ragged"),
         (PAIR, {"ids": [[1.5]], "mask": [[True]]}, "'ids' has dtype float64, int32 expected"),
         (PAIR, {"ids": [[1]]}, "input 'mask' is missing; got ids"),
-        (PAIR, np.zeros((1, 1)), "a dict with the inputs ids, mask expected, got ndarray"),
+        (PAIR, np.zeros((1, 1)), "with the inputs ids, mask expected, got ndarray"),
         (PAIR, {"ids": [[1, 2]], "mask": [[True]]}, "dim 'time' is 2 in input 'ids' and 1"),
         (
             RAGGED,
@@ -145,8 +151,8 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(ContractError, match=r"data\.npz: not a file of plain NumPy arrays"):
         as_feeds(DENSE, tmp_path / "data.npz", "inputs")
     np.save(tmp_path / "one.npy", np.zeros((1, 3)))
-    with pytest.raises(ContractError, match="one array without a name"):
-        as_feeds(DENSE, tmp_path / "one.npy", "inputs")
+    with pytest.raises(ContractError, match="with the inputs ids, mask expected, got ndarray"):
+        as_feeds(PAIR, tmp_path / "one.npy", "inputs")
     np.savez(tmp_path / "pickled.npz", x=np.array([print], dtype=object))
     with pytest.raises(ContractError, match="plain NumPy arrays"):
         as_feeds(DENSE, tmp_path / "pickled.npz", "inputs")

@@ -199,6 +199,32 @@ def test_a_mean_is_taken_before_the_transpose_if_the_rest_keeps_its_order(axes, 
     assert settled(graph) == [*left, "ReduceMean"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "perm", "left"),
+    [
+        ((-1, 1, 1, 4), (0, 3, 1, 2), ["Reshape"]),
+        ((3, 1, -1, 2), (1, 0, 2, 3), ["Reshape"]),
+        ((-1, 2, 1, 2), (0, 3, 1, 2), ["Reshape", "Transpose"]),
+        ((0, 1, -1, 2), (1, 0, 2, 3), ["Reshape", "Transpose"]),
+    ],
+)
+def test_a_transpose_of_single_elements_goes_into_the_reshape_before_it(shape, perm, left):
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["flat"]), turned("flat", "y", perm)]
+    assert settled(graph_of(nodes, ["x"], {"y": 4}, shape=np.array(shape))) == left
+
+
+HARD_SWISH = layers.Activation("hard_swish")  # adds a number
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_number_is_added_to_a_convolution_without_transposes(bias, tmp_path):
+    stack = [layers.Conv2D(4, 3, use_bias=bias), HARD_SWISH, layers.Conv2D(4, 3, use_bias=bias)]
+    exported = exported_of(tmp_path, (None, None, 3), *stack, layers.GlobalAveragePooling2D())
+    transposes = [node for node in exported.proto.graph.node if node.op_type == "Transpose"]
+    assert len(transposes) == 1
+    exported.check(images(2, 9, 8, 3))
+
+
 def folded(nodes, **weights):
     graph = graph_of(nodes, ["x"], {"y": 4}, **weights)
     x = images(2, 3, 4, 5).numpy()

@@ -11,11 +11,12 @@ from keras_blocks.export.proof.levels import FAST, THOROUGH, USUAL, Budget, leve
 
 def test_the_argument_chooses_the_level():
     assert [level_of(verify) for verify in ("fast", True, "thorough")] == [FAST, USUAL, THOROUGH]
+    assert level_of("usual") is USUAL
 
 
 @pytest.mark.parametrize("verify", [False, None, "slow", 1, ["fast"]])
 def test_another_argument_is_refused_with_what_came(verify):
-    with pytest.raises(ValueError, match=r"True, 'fast' or 'thorough'. Received: verify="):
+    with pytest.raises(ValueError, match=r"True, 'fast', 'usual' or 'thorough'. Received: verify="):
         level_of(verify)
 
 

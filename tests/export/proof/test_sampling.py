@@ -10,10 +10,11 @@ import pytest
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
-from keras_blocks.export.proof.plans import LARGER_PLANS, MOST_IDS
+from keras_blocks.export.proof.plans import DENSE_PLANS, LARGER_PLANS, MOST_IDS
 from keras_blocks.export.proof.random_trees import SHAPES, random_parents
 from keras_blocks.export.proof.sampling import draw_samples
 
+LEAST = 75  # of a deep backbone
 OUTPUT = (TensorSpec("y", "float32", ("batch", 3)),)
 
 
@@ -176,8 +177,24 @@ def test_larger_samples_are_there_for_models_that_refuse_small_ones():
     assert max(sizes) >= 224
 
 
+def test_sizes_count_from_the_least_that_the_contract_knows():
+    image = TensorSpec("x", "float32", ("batch", "x.time", "x.axis2", 3), least=(0, 10, LEAST, 0))
+    shapes = [sample.shapes["x"] for sample in drawn(image)]
+    assert min(height for _, height, _, _ in shapes) == 10
+    assert min(width for _, _, width, _ in shapes) == LEAST
+    assert any("pixels" in sample.description for sample in drawn(image))
+
+
+@pytest.mark.parametrize("plans", [DENSE_PLANS, LARGER_PLANS], ids=["usual", "larger"])
+@pytest.mark.parametrize("least", [0, LEAST])
+def test_some_images_are_no_squares_even_behind_strides(plans, least):
+    image = TensorSpec("x", "float32", ("batch", "x.time", "x.axis2", 3), least=(0, least, least))
+    shapes = [s.shapes["x"] for s in draw_samples(Contract((image,), OUTPUT), plans=plans)]
+    assert any(height // 4 != width // 4 for _, height, width, _ in shapes)
+
+
 def test_strings_cannot_be_drawn():
-    with pytest.raises(ExportError, match=r"input 'x' of dtype string.*Pass inputs"):
+    with pytest.raises(ExportError, match=r"input 'x' of dtype string.*check_parity"):
         drawn(TensorSpec("x", "string", ("batch",)))
 
 

@@ -11,7 +11,7 @@ from parity_reports import VERSIONS, check, report, result, wrong
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ParityError
 from keras_blocks.export.proof.checks import Difference, LayerCheck, Skipped, Worst
-from keras_blocks.export.reports.tables import MOST_ROWS, NARROWEST, WIDEST
+from keras_blocks.export.reports.tables import FEW_ROWS, MOST_ROWS, NARROWEST, WIDEST
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +120,31 @@ def test_a_long_report_shows_the_worst_of_each_output_and_what_is_wrong():
     assert "the bad one" in text
     assert "batch 5 " not in text
     assert "more checks" in text
+
+
+def test_a_brief_report_shows_the_worst_few_checks_and_where_all_are():
+    many = [check(f"batch {i}", 1e-9 * i) for i in range(1, 11)]
+    text = report(*many, layers=[LayerCheck(f"l{i}", "Dense", 1, (3, 5)) for i in range(9)]).brief()
+    rows = [line for line in text.splitlines() if line.startswith("batch ")]
+    assert [row.split()[1] for row in rows] == ["10", "9", "8", "7", "6"][:FEW_ROWS]
+    assert "10 samples" in text
+    assert "all 10 checks, those run again included: --report FILE" in text
+    assert "4 more layers" in text
+    assert "WRONG" in report(*many, wrong()).brief().splitlines()[-FEW_ROWS - 1]
+    assert "--report" not in report(check()).brief()
+
+
+def test_the_figures_are_the_same_in_the_verdict_the_json_and_the_file():
+    found = report(check(), check("batch 9 of a large size", 9e-7, fixed=False))
+    body, summary = found.to_dict(), found.summary()
+    assert body["samples"] == summary["samples"] == 1
+    assert body["max_error"] == summary["max_error"] == 2e-7
+    assert "1 samples, worst error 2e-07" in found.verdict()
+    assert "1 checks of larger inputs and several threads, worst error 9e-07" in str(found)
+    assert "batch 9" in str(found)
+    assert "batch 9" not in found.brief()  # above whose rows the worst error of the samples stands
+    # What is wrong counts, however it was found.
+    assert report(check(), wrong(fixed=False)).max_error == 0.5
 
 
 def test_json_has_everything_and_no_infinity(tmp_path):
