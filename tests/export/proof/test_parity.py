@@ -182,8 +182,7 @@ def test_samples_that_the_model_refuses_are_skipped_with_its_reason(tmp_path):
     assert min(sizes) >= 6
     assert max(sizes) > 16
     refused = {skip.sample: skip.reason for skip in report.skipped}
-    assert "batch 2, x.time 2" in refused
-    assert all("output size would be negative" in reason for reason in refused.values()), refused
+    assert "output size would be negative" in refused["batch 2, x.time 2"]
 
 
 def test_a_size_that_tensorflow_lets_pass_but_no_layer_allows_is_skipped(tmp_path):
