@@ -7,7 +7,9 @@ the standard library, so that the exporter writes it and the server reads it wit
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +35,11 @@ class FlatTensor:
     dtype: str
     shape: tuple[Dim, ...]
     least: tuple[int, ...] = ()
+
+    def short_axis(self, shape: Sequence[int]) -> int | None:
+        """The first axis of a shape that is shorter than its least size, or None."""
+        sizes = enumerate(zip(shape, self.least, strict=False))
+        return next((axis for axis, (size, least) in sizes if size < least), None)
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,15 @@ class Contract:
     @cached_property
     def _flat_outputs(self) -> tuple[FlatTensor, ...]:
         return tuple(tensor for spec in self.outputs for tensor in spec.flat())
+
+    def least_sizes(self) -> dict[str, int]:
+        """The least size of each named dim of the inputs; 0 where any will do."""
+        least: dict[str, int] = {}
+        for spec in self.inputs:
+            for dim, size in itertools.zip_longest(spec.shape, spec.least, fillvalue=0):
+                if isinstance(dim, str):
+                    least[dim] = max(size, least.get(dim, 0))
+        return least
 
     def to_json(self) -> str:
         """The text stored under `METADATA_KEY`; the same contract always gives the same text."""

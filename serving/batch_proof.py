@@ -16,7 +16,7 @@ from keras_blocks.serving.datatypes import (
     numpy_dtype,
     to_bfloat16,
 )
-from keras_blocks.serving.example import MOST_TRIED, example_elements, example_inputs
+from keras_blocks.serving.example import example_inputs, is_small
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.session import RunError
 
@@ -42,9 +42,7 @@ def proven_plan(model: Model) -> BatchPlan | None:
     Where the padding that the contract allows changes an answer, equal shapes are left.
     """
     plan = plan_batches(model.contract)
-    if plan is None or _MIXES_ROWS & set(model.facts.ops):
-        return None
-    if example_elements(model.contract) > MOST_TRIED:
+    if plan is None or _MIXES_ROWS & set(model.facts.ops) or not is_small(model.contract):
         return None
     if plan.padding.values and not _proven(model, plan):
         plan = plan_batches(model.contract, padded=False)

@@ -41,12 +41,15 @@ class Unread:
         self._size = 0
         self._since = 0.0
 
-    def lies(self, transport: asyncio.Transport, now: float, seconds: float) -> bool:
-        """Whether the client has taken none of it for so long; asked again and again."""
-        size = transport.get_write_buffer_size()
+    def drop(self, transport: asyncio.Transport | None, now: float, seconds: float) -> bool:
+        """Cuts off a client that has taken none of it for so long; asked again and again."""
+        size = 0 if transport is None else transport.get_write_buffer_size()
         if not size or size != self._size:
             self._size, self._since = size, now
-        return now - self._since > seconds
+        if transport is None or now - self._since <= seconds:
+            return False
+        transport.abort()
+        return True
 
 
 class Door:

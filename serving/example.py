@@ -14,9 +14,7 @@ from keras_blocks.serving.session import ANY_SHAPE
 from keras_blocks.serving.trees import leaves
 from keras_blocks.serving.validation import split_dim
 
-MOST_TRIED = 2**22
-"""A model whose example has more elements is not run before its first request."""
-
+_MOST_TRIED = 2**22
 _ROWS = (3, 2)
 _FREE_SIZE = 3
 
@@ -41,6 +39,11 @@ def example_elements(contract: Contract) -> int:
     """How many elements the example has in all; known without making it."""
     sizes = _sizes(contract)
     return sum(math.prod(_shape(spec, sizes)) for spec in contract.inputs)
+
+
+def is_small(contract: Contract) -> bool:
+    """Whether a model is run on its example before its first request."""
+    return example_elements(contract) <= _MOST_TRIED
 
 
 def example_request(contract: Contract) -> dict[str, Any]:
@@ -121,10 +124,9 @@ def _sizes(contract: Contract) -> dict[str, int]:
     for spec in ragged:
         if isinstance(spec.shape[0], str):
             sizes[spec.shape[0]] = sum(_lengths(spec, contract))
-    for spec in contract.inputs:
-        for dim, least in zip(spec.shape, spec.least, strict=False):
-            if isinstance(dim, str):
-                sizes[dim] = max(sizes.get(dim, _FREE_SIZE), least)
+    for dim, least in contract.least_sizes().items():
+        if least:
+            sizes[dim] = max(sizes.get(dim, _FREE_SIZE), least)
     return sizes
 
 

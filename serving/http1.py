@@ -219,11 +219,6 @@ class HttpConnection(asyncio.Protocol):
         """The body comes next, if it may."""
         self._reading = "body"
         self._between = 0
-        try:
-            self._screen(self._target, self._headers)
-        except Exception as error:
-            self._refusal = error  # and none of its body is kept
-            return
         declared = int(self._headers.get(b"content-length") or 0)  # the parser has checked it
         waits = self._headers.get(b"expect", b"").lower() == b"100-continue"
         if declared > self._limits.body_bytes:
@@ -233,6 +228,11 @@ class HttpConnection(asyncio.Protocol):
             self._refusal = RequestError(400, "the connection cannot be upgraded", closes=True)
         elif waits and self._transport is not None and self._current is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._refusal is None:
+            try:
+                self._screen(self._target, self._headers)
+            except Exception as error:
+                self._refusal = error  # and none of its body is kept
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -305,8 +305,7 @@ class HttpConnection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """Ends the connection of a client that has been silent for too long."""
         silent = self._limits.silent_seconds
-        if self._transport is not None and self._unread.lies(self._transport, now, silent):
-            self._transport.abort()
+        if self._unread.drop(self._transport, now, silent):
             return
         if self._reading is not None:
             since = self._begun if self._reading == "head" else self._last

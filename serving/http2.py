@@ -145,8 +145,7 @@ class Http2Connection(asyncio.Protocol):
         """Ends the connection or the calls of a client that has been silent for too long."""
         self._resets = 0
         silent = self._limits.silent_seconds
-        if self._transport is not None and self._unread.lies(self._transport, now, silent):
-            self._transport.abort()
+        if self._unread.drop(self._transport, now, silent):
             return
         for stream in list(self._streams.values()):
             waits = stream.pending or not (stream.ended or stream.may_pause)

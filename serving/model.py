@@ -14,7 +14,7 @@ from keras_blocks.contract import METADATA_KEY, Contract
 from keras_blocks.errors import ContractError, ModelLoadError
 from keras_blocks.serving.contracts import contract_of
 from keras_blocks.serving.datatypes import BFLOAT16, from_bfloat16
-from keras_blocks.serving.example import MOST_TRIED, example_elements, example_inputs
+from keras_blocks.serving.example import example_inputs, is_small
 from keras_blocks.serving.graph import GraphFacts, graph_facts
 from keras_blocks.serving.inputs import flat_inputs
 from keras_blocks.serving.session import RunError, Session
@@ -137,7 +137,7 @@ class Model:
 
     def warm_up(self) -> None:
         """Runs once, so that no request pays for what onnxruntime does in a first run."""
-        if example_elements(self.contract) <= MOST_TRIED:
+        if is_small(self.contract):
             # The contract of a file that is not ours may allow what the graph does not take.
             with contextlib.suppress(ContractError, RunError):
                 self.predict(example_inputs(self.contract))

@@ -76,7 +76,10 @@ class Rest:
             AccessError: a key is needed for what is asked, and this is none.
         """
         keys = self._service.keys
-        if keys and not _OPEN.issuperset(_endpoints(target)[0].values() or ("none",)):
+        if not keys:
+            return
+        endpoints = set(_endpoints(target)[0].values())
+        if not endpoints or not endpoints <= _OPEN:  # a path that is none needs one too
             keys.check(headers.get(b"authorization"))
 
     def refuse(self, exchange: Exchange, error: Exception, own_id: str | None = None) -> None:

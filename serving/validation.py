@@ -104,12 +104,13 @@ def check_shape(tensor: FlatTensor, shape: Sequence[int]) -> None:
                 f"shape {show_shape(shape)} has {size} entries along axis {axis}, "
                 f"{show_shape(tensor.shape)} expected",
             )
-        if tensor.least and size < tensor.least[axis]:
-            raise refuse(
-                tensor.name,
-                f"axis {axis} ('{dim}') is {size}, at least {tensor.least[axis]} expected: the "
-                f"windows of the model are as long",
-            )
+    short = tensor.short_axis(shape)
+    if short is not None:
+        raise refuse(
+            tensor.name,
+            f"axis {short} ('{tensor.shape[short]}') is {shape[short]}, at least "
+            f"{tensor.least[short]} expected: the windows of the model are as long",
+        )
 
 
 class _NamedDim(NamedTuple):

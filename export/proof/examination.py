@@ -150,9 +150,8 @@ class Examination:
             self._compare_drawn(moved_plans(tried), "comparing in other sizes")
 
     def _compare_drawn(self, plans: tuple[Plan, ...], text: str) -> None:
-        known = {sample.description for sample, _ in self.proof.tried}
         drawn = draw_samples(self.contract, self.seed, plans)
-        self._compare([sample for sample in drawn if sample.description not in known], text)
+        self._compare(self.proof.untried(drawn), text)
 
     def _compare(self, samples: list[Sample], text: str) -> None:
         self.proof.run(self.onnx, self.bars.of(samples, text), self.level.eager_every)

@@ -69,9 +69,10 @@ class KerasSide:
     def _refuse_short(self, feed: dict[str, np.ndarray]) -> None:
         """TensorFlow may end the whole process where no window fits, instead of an error."""
         for tensor in self.signature.contract.flat_inputs():
-            for axis, least in enumerate(tensor.least):
-                if feed[tensor.name].shape[axis] < least:
-                    raise RefusedError(f"axis {axis} of '{tensor.name}' must be {least} at least")
+            axis = tensor.short_axis(feed[tensor.name].shape)
+            if axis is not None:
+                least = tensor.least[axis]
+                raise RefusedError(f"axis {axis} of '{tensor.name}' must be {least} at least")
 
     def _call(self, *flat: Any) -> list[Any]:
         arguments = self.signature.arguments(flat)

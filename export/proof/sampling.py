@@ -8,14 +8,13 @@ the end, and over whole rows.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_blocks.contract import Contract, Dim, TensorSpec
+from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.export.proof.plans import Plan, plans_of, with_fixed_batch
 from keras_blocks.export.proof.random_trees import leaf_count, random_edges, random_parents
 from keras_blocks.export.proof.sample_values import (
@@ -88,7 +87,7 @@ class _Room:
         self.plan = plan = with_fixed_batch(plan, contract)
         self.sizes = {BATCH: len(plan.lengths)}
         self.rows: dict[str, tuple[int, ...]] = {}
-        least = _least_sizes(self.specs)
+        least = contract.least_sizes()
         for spec in self.specs:
             for dim in spec.shape[1:] if spec.ragged else spec.shape:
                 if isinstance(dim, str) and dim not in self.sizes:
@@ -183,14 +182,6 @@ class _Room:
     def _shape(self, spec: TensorSpec, lengths: tuple[int, ...]) -> tuple[int, ...]:
         shape = tuple(dim if isinstance(dim, int) else self.sizes.get(dim, 0) for dim in spec.shape)
         return (sum(lengths), *shape[1:]) if spec.ragged else shape
-
-
-def _least_sizes(specs: tuple[TensorSpec, ...]) -> dict[Dim, int]:
-    least: dict[Dim, int] = {}
-    for spec in specs:
-        for dim, size in itertools.zip_longest(spec.shape, spec.least, fillvalue=0):
-            least[dim] = max(size, least.get(dim, 0))
-    return least
 
 
 def _edges(

@@ -51,9 +51,7 @@ def run_with_large_inputs(proof: Proof, onnx: OnnxSide, contract: Contract, seed
 
     def run(plans: list[Plan], scale: float) -> None:
         scaled = tuple(replace(plan, scale=plan.scale * scale, pixels=False) for plan in plans)
-        known = {sample.description for sample, _ in proof.tried}
-        drawn = draw_samples(contract, seed, scaled)
-        proof.run(onnx, [sample for sample in drawn if sample.description not in known])
+        proof.run(onnx, proof.untried(draw_samples(contract, seed, scaled)))
 
     for scale in _SCALES:
         if scale > most or proof.failed is not None:

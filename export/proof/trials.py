@@ -93,6 +93,11 @@ class Proof:
         self.failed: Sample | None = None
         self.difference: Difference | None = None
 
+    def untried(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Those of the samples that were not drawn before."""
+        known = {sample.description for sample, _ in self.tried}
+        return [sample for sample in samples if sample.description not in known]
+
     def run(self, onnx: OnnxSide, samples: Iterable[Sample], eager_every: int = 2) -> None:
         """Compares the outputs on each sample; every so many Keras runs op by op."""
         for number, sample in enumerate(samples):

@@ -90,6 +90,16 @@ def test_who_has_no_key_is_refused_before_the_body_comes(addresses):
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+def test_who_waits_to_be_told_to_send_a_body_is_told_and_refused_without_a_key(addresses):
+    host, _, port = addresses[0].removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        head = "POST /v2/models/double/infer HTTP/1.1\r\nExpect: 100-continue\r\n"
+        client.sendall(f"{head}Content-Length: 2\r\n\r\n".encode())
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"{}")
+        assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
+
+
 def test_grpc_wants_the_key_as_metadata(addresses):
     with grpc.insecure_channel(addresses[1]) as channel:
         ask = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
