@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from keras_blocks.serving.http1 import Exchange, HttpConnection
+from keras_blocks.serving.exchange import Exchange
+from keras_blocks.serving.heads import KnownHeads
+from keras_blocks.serving.http1 import HttpConnection
 from keras_blocks.serving.limits import Limits
 
 
@@ -17,10 +19,10 @@ def answer(exchange: Exchange) -> None:
 
 
 async def main() -> None:
-    limits = Limits()
+    limits, heads = Limits(), KnownHeads()
     server = await asyncio.get_running_loop().create_server(
         lambda: HttpConnection(
-            answer, lambda exchange, _: answer(exchange), lambda *_: None, limits, set()
+            answer, lambda exchange, _: answer(exchange), lambda *_: None, limits, set(), heads
         ),
         "127.0.0.1",
         int(sys.argv[1]),

@@ -38,6 +38,8 @@ class FlatTensor:
 
     def short_axis(self, shape: Sequence[int]) -> int | None:
         """The first axis of a shape that is shorter than its least size, or None."""
+        if not self.least:
+            return None
         sizes = enumerate(zip(shape, self.least, strict=False))
         return next((axis for axis, (size, least) in sizes if size < least), None)
 
@@ -116,6 +118,11 @@ class Contract:
     def flat_outputs(self) -> tuple[FlatTensor, ...]:
         """The outputs of the ONNX graph, in order."""
         return self._flat_outputs
+
+    @cached_property
+    def input_names(self) -> frozenset[str]:
+        """The names of the inputs of the ONNX graph."""
+        return frozenset(tensor.name for tensor in self._flat_inputs)
 
     # A server asks for them with every request.
     @cached_property

@@ -53,7 +53,7 @@ class BatchPlan:
 
     def count_elements(self, inputs: Arrays) -> int:
         """How many ragged values a request has, its inputs taken together."""
-        return sum(int(inputs[name][-1]) for name in self.row_splits)
+        return sum([int(inputs[name][-1]) for name in self.row_splits])
 
     def key(self, inputs: Arrays) -> Hashable:
         """Requests of equal keys can share a run."""

@@ -44,6 +44,14 @@ def numpy_dtype(dtype: str) -> np.dtype:
     return _NUMPY[dtype]
 
 
+_WIRE = {contract: dtype.newbyteorder("<") for contract, dtype in _NUMPY.items()}
+
+
+def wire_dtype(dtype: str) -> np.dtype:
+    """The dtype of a contract dtype as raw bytes hold it."""
+    return _WIRE[dtype]
+
+
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
     """The bits of the nearest bfloat16s: the upper half of a float32, ties to even.
 

@@ -14,6 +14,7 @@ from keras_blocks.serving.listeners import refuse_new
 # A client that has just connected sends its first request within this.
 FIRST_SECONDS = 1.0
 _BACKLOG = 2048
+_READ_BYTES = 2**16
 # Taken in at a time. Each of them leaves a traceback when the process may open no more files.
 _AT_ONCE = 16
 
@@ -32,6 +33,16 @@ class Connection(Protocol):
 
     def expire(self, now: float) -> None:
         """Ends the connection of a client that has been silent for too long."""
+
+
+def read_little(transport: asyncio.BaseTransport) -> None:
+    """Lets a transport take in at most 64 KiB at a time.
+
+    asyncio makes an object of the most it would take, 256 KiB, for each read: that costs several
+    times what the read of a small request does.
+    """
+    if hasattr(transport, "max_size"):  # those of sockets have it
+        transport.max_size = _READ_BYTES
 
 
 class Unread:

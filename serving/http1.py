@@ -16,93 +16,17 @@ from typing import Any
 import httptools
 
 from keras_blocks.serving.compression import too_large
-from keras_blocks.serving.doors import FIRST_SECONDS, Unread
+from keras_blocks.serving.doors import FIRST_SECONDS, Unread, read_little
+from keras_blocks.serving.exchange import Exchange
 from keras_blocks.serving.faults import RequestError
+from keras_blocks.serving.heads import Head, KnownHeads
 from keras_blocks.serving.limits import Limits
-from keras_blocks.serving.observers import GONE, Observer, Seen
-from keras_blocks.serving.protocol import JSON
+from keras_blocks.serving.observers import Observer
 
 # A refused body is read to its end, up to this much, or the client might not see the refusal.
 _DRAINED_BYTES = 64 * 2**20
 _HEADER_BYTES = 64 * 2**10
 _MOST_PIPELINED = 16
-_REQUEST_ID = b"x-request-id"
-
-
-class Exchange:
-    """One request, and the place for its answer.
-
-    Args:
-        method: "GET", "POST", ...
-        target: the path with its query, as it was sent.
-        headers: name in lower case -> value.
-        body: the whole body.
-        seen: who watches it, or None.
-    """
-
-    __slots__ = (
-        "_answered",
-        "_connection",
-        "_stays",
-        "body",
-        "headers",
-        "method",
-        "on_gone",
-        "seen",
-        "target",
-    )
-
-    def __init__(
-        self,
-        method: bytes,
-        target: bytes,
-        headers: Mapping[bytes, bytes],
-        body: bytes,
-        connection: HttpConnection,
-        stays: bool,
-        seen: Seen | None = None,
-    ):
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.seen = seen
-        self.on_gone: Callable[[], object] | None = None
-        """Called if the client goes away before its answer."""
-        self._connection = connection
-        self._stays = stays
-        self._answered = False
-
-    def header(self, name: bytes) -> str:
-        """A header's value, empty where there is none."""
-        return self.headers.get(name, b"").decode("latin-1").strip()
-
-    def respond(
-        self,
-        status: int,
-        body: bytes | Iterable[bytes],
-        media_type: str = JSON,
-        headers: Mapping[str, str] | None = None,
-        *,
-        closes: bool = False,
-    ) -> None:
-        """Sends the answer; a body of several pieces is given as a list."""
-        if self._answered:
-            return
-        self._answered = True
-        if self.seen is not None:
-            self.seen.end(status)
-        sent = self.headers.get(_REQUEST_ID)
-        if sent is not None:
-            headers = {**(headers or {}), "x-request-id": sent.decode("latin-1")}
-        self._connection.send(self, status, body, media_type, headers, self._stays and not closes)
-
-    def leave(self) -> None:
-        """The client went away before its answer."""
-        if self.seen is not None:
-            self.seen.end(GONE)
-        if self.on_gone is not None:
-            self.on_gone()
 
 
 Handler = Callable[[Exchange], None]
@@ -118,6 +42,7 @@ class HttpConnection(asyncio.Protocol):
         screen: raises what is wrong with a target and its headers.
         limits: what one request may ask for.
         connections: where this one is listed while it is open.
+        heads: those that were read on this and on other connections.
         observer: who watches the requests, or None.
     """
 
@@ -128,6 +53,7 @@ class HttpConnection(asyncio.Protocol):
         screen: Callable[[bytes, Mapping[bytes, bytes]], None],
         limits: Limits,
         connections: set[Any],
+        heads: KnownHeads,
         observer: Observer | None = None,
     ):
         self._handler = handler
@@ -135,6 +61,7 @@ class HttpConnection(asyncio.Protocol):
         self._screen = screen
         self._limits = limits
         self._connections = connections
+        self._heads = heads
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
@@ -149,6 +76,8 @@ class HttpConnection(asyncio.Protocol):
         self._asked = False
         self._reading: str | None = None  # "head" or "body" within a request
         self._begun = 0.0
+        self._whole = 0  # requests that ended in the bytes that came last
+        self._stays = True
         self._refusal: Exception | None = None
         self._body: bytes | bytearray = b""
         self._size = 0
@@ -159,6 +88,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connects."""
         self._transport = transport  # type: ignore[assignment]
+        read_little(transport)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -175,7 +105,13 @@ class HttpConnection(asyncio.Protocol):
         self._last = self._loop.time()
         if self._broken:
             return
+        begins = self._reading is None
+        known = self._heads.find(data) if begins else None
+        if known is not None:
+            self._on_known(*known)
+            return
         self._between += len(data)
+        self._whole = 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -187,6 +123,8 @@ class HttpConnection(asyncio.Protocol):
             self._break(cause)
         if self._reading is not None and self._between > _HEADER_BYTES:
             self._break(RequestError(431, "the headers are too long", closes=True))
+        elif begins and self._whole == 1 and self._reading is None and not self._broken:
+            self._remember(data)
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no further ones."""
@@ -228,11 +166,8 @@ class HttpConnection(asyncio.Protocol):
             self._refusal = RequestError(400, "the connection cannot be upgraded", closes=True)
         elif waits and self._transport is not None and self._current is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self._refusal is None:
-            try:
-                self._screen(self._target, self._headers)
-            except Exception as error:
-                self._refusal = error  # and none of its body is kept
+        if self._refusal is None:  # else none of its body is kept
+            self._refusal = self._screened(self._target, self._headers)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -251,10 +186,37 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._reading = None
+        self._whole += 1
+        self._stays = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        method = self._parser.get_method()
         body = bytes(self._body)
-        stays = self._parser.should_keep_alive() and not self._parser.should_upgrade()
-        exchange = self._exchange(body, stays)
-        self._backlog.append(exchange if self._refusal is None else (exchange, self._refusal))
+        exchange = self._exchange(method, self._target, self._headers, body, self._stays)
+        self._enqueue(exchange, self._refusal)
+
+    def _on_known(self, head: Head, body: bytes) -> None:
+        """A whole request with a head that was read before."""
+        self._asked = True
+        refusal = self._screened(head.target, head.headers)
+        exchange = self._exchange(head.method, head.target, head.headers, body, True)
+        self._enqueue(exchange, refusal)
+
+    def _remember(self, data: bytes) -> None:
+        """The request that was all of `data`, for the next one with such a head."""
+        said = self._headers
+        plain = not (b"expect" in said or b"transfer-encoding" in said)
+        if plain and self._stays and self._refusal is None:
+            head = Head(self._parser.get_method(), self._target, said, self._size)
+            self._heads.add(data, head)
+
+    def _screened(self, target: bytes, headers: Mapping[bytes, bytes]) -> Exception | None:
+        try:
+            self._screen(target, headers)
+        except Exception as error:
+            return error
+        return None
+
+    def _enqueue(self, exchange: Exchange, refusal: Exception | None) -> None:
+        self._backlog.append(exchange if refusal is None else (exchange, refusal))
         if len(self._backlog) > _MOST_PIPELINED and self._transport is not None:
             self._transport.pause_reading()
         self._next()
@@ -323,9 +285,15 @@ class HttpConnection(asyncio.Protocol):
         self._between = 0
         self._refusal = None
 
-    def _exchange(self, body: bytes, stays: bool) -> Exchange:
-        method = self._parser.get_method()
-        target, headers, seen = self._target, self._headers, None
+    def _exchange(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        stays: bool,
+    ) -> Exchange:
+        seen = None
         if self._observer is not None:
             seen = self._observer.request(
                 "http", (method + b" " + target).decode("latin-1"), headers
@@ -343,7 +311,9 @@ class HttpConnection(asyncio.Protocol):
         if not self._broken:
             self._broken = True
             self._reading = None
-            self._backlog.append((self._exchange(b"", False), error))
+            method = self._parser.get_method()
+            exchange = self._exchange(method, self._target, self._headers, b"", False)
+            self._backlog.append((exchange, error))
             self._next()
 
     def _next(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_blocks.serving import frames as h2
-from keras_blocks.serving.doors import FIRST_SECONDS, Unread
+from keras_blocks.serving.doors import FIRST_SECONDS, Unread, read_little
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.streams import Listener, Stream
 
@@ -68,6 +68,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connects."""
         self._transport = transport  # type: ignore[assignment]
+        read_little(transport)
         self._connections.add(self)
         ours = [
             (h2.MAX_CONCURRENT_STREAMS, _MOST_STREAMS),

@@ -148,13 +148,15 @@ class Model:
         Raises:
             ContractError: the model gives no such output.
         """
+        if outputs is None:
+            return self.output_names
         known = self.output_dtypes
-        unknown = next((name for name in outputs or () if name not in known), None)
+        unknown = next((name for name in outputs if name not in known), None)
         if unknown is not None:
             raise ContractError(
                 f"output '{unknown[:100]}' is unknown; the model gives {', '.join(known)}", unknown
             )
-        return self.output_names if outputs is None else outputs
+        return outputs
 
     @property
     def brings_contract(self) -> bool:

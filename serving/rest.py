@@ -16,8 +16,8 @@ from keras_blocks.serving.access import OPEN, ModelControl
 from keras_blocks.serving.codec import decode_request, encode_response
 from keras_blocks.serving.compression import inflate
 from keras_blocks.serving.descriptions import server_metadata
+from keras_blocks.serving.exchange import Exchange
 from keras_blocks.serving.faults import RequestError, fault_of
-from keras_blocks.serving.http1 import Exchange
 from keras_blocks.serving.jobs import Outputs
 from keras_blocks.serving.logs import fields
 from keras_blocks.serving.metrics import MEDIA_TYPE

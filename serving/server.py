@@ -13,6 +13,7 @@ from pathlib import Path
 from keras_blocks.serving import http1
 from keras_blocks.serving.access import OPEN, ModelControl, tls_context
 from keras_blocks.serving.doors import Connection, Door
+from keras_blocks.serving.heads import KnownHeads
 from keras_blocks.serving.http1 import HttpConnection
 from keras_blocks.serving.http2 import Http2Connection
 from keras_blocks.serving.limits import Limits
@@ -144,6 +145,7 @@ async def serving(
                     rest.screen,
                     limits,
                     connections,
+                    KnownHeads(),
                     observer,
                 ),
             ),

@@ -70,6 +70,7 @@ class Service:
         self.settings = settings or BatchSettings()
         self._initial = repository
         self._batchers: dict[Model, Batcher] = {}
+        self._asked: dict[tuple[str, str | None], Batcher] = {}  # as `repository` is now
         self._counts: dict[tuple[str, int], ModelStatistics] = {}
         self._prepared: dict[str, _Prepared] = {}
         self._executor = ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), "infer")
@@ -108,7 +109,11 @@ class Service:
         Raises:
             ModelNotFoundError: says which names or versions there are.
         """
-        return self._batchers[self.repository.get(name, version or None)]
+        batcher = self._asked.get((name, version))
+        if batcher is None:
+            batcher = self._batchers[self.repository.get(name, version or None)]
+            self._asked[name, version] = batcher
+        return batcher
 
     def infer(
         self,
@@ -303,6 +308,7 @@ class Service:
     def _take_over(self, repository: Repository, plans: _Plans) -> None:
         """In one turn of the event loop: a request finds all of the old, or all of the new."""
         self.repository = repository
+        self._asked.clear()
         kept = set(repository.all_models())
         for model, plan in plans.items():
             own = repository.settings.get(model.name, ModelSettings())

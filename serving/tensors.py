@@ -14,10 +14,17 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract import FlatTensor
-from keras_blocks.serving.datatypes import BFLOAT16, PROTOCOL, STRING, from_bfloat16, numpy_dtype
+from keras_blocks.serving.datatypes import (
+    BFLOAT16,
+    PROTOCOL,
+    STRING,
+    from_bfloat16,
+    numpy_dtype,
+    wire_dtype,
+)
 from keras_blocks.serving.limits import Limits, check_declared_shape
 from keras_blocks.serving.validation import check_shape
-from keras_blocks.serving.values import cast, flatten, from_items, refuse
+from keras_blocks.serving.values import cast, from_list, refuse
 
 _LENGTH = struct.Struct("<I")
 NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -48,7 +55,7 @@ def read_tensor(
     check_shape(tensor, shape)
     check_declared_shape(tensor.name, shape, limits)
     if isinstance(data, list):
-        return from_items(flatten(data, shape, tensor.name), tensor).reshape(shape)
+        return from_list(data, shape, tensor)
     if isinstance(data, memoryview):
         return _from_bytes(data, tensor, shape)
     if isinstance(data, np.ndarray):
@@ -101,7 +108,7 @@ def _from_bytes(data: memoryview, tensor: FlatTensor, shape: Sequence[int]) -> n
         bits = np.frombuffer(data, dtype="uint8")
         if bits.max(initial=0) > 1:
             raise refuse(tensor.name, f"element {int(bits.argmax())} is neither 0 nor 1")
-    array = np.frombuffer(data, dtype=dtype.newbyteorder("<")).reshape(shape)
+    array = np.frombuffer(data, dtype=wire_dtype(tensor.dtype)).reshape(shape)
     # onnxruntime reads whole elements, so they must lie where elements may begin.
     return array if array.flags.aligned and array.dtype == dtype else array.astype(dtype)
 
@@ -121,7 +128,7 @@ def _read_texts(data: memoryview, tensor: FlatTensor, shape: Sequence[int]) -> n
         raise refuse(tensor.name, f"the bytes end within element {len(items)}") from None
     except UnicodeDecodeError:
         raise refuse(tensor.name, f"element {len(items)} is not UTF-8") from None
-    return from_items(flatten(items, shape, tensor.name), tensor).reshape(shape)
+    return from_list(items, shape, tensor)
 
 
 def _wrong_size(name: str, shape: Sequence[int], came: str) -> Exception:

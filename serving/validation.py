@@ -28,6 +28,7 @@ class InputChecks:
     def __init__(self, contract: Contract):
         self._contract = contract
         self._related = _related_dims(contract)
+        self._bounds = [_bounds(spec) for spec in contract.inputs]
 
     def check(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Checks names, dtypes, shapes, bounds, row splits and trees.
@@ -47,8 +48,9 @@ class InputChecks:
         """The same without names, dtypes and shapes: a decoded request has the right ones."""
         if self._related:
             _check_named_dims(self._related, inputs)
-        for spec in self._contract.inputs:
-            _check_bounds(spec, inputs[spec.name])
+        for spec, bounds in zip(self._contract.inputs, self._bounds, strict=True):
+            if bounds is not None:
+                _check_bounds(spec, bounds, inputs[spec.name])
             if spec.ragged:
                 _check_row_splits(spec, inputs[spec.name], inputs[spec.row_splits_name])
         check_trees(self._contract, inputs)
@@ -56,10 +58,10 @@ class InputChecks:
 
 def check_names(contract: Contract, names: Iterable[str]) -> None:
     """Checks that exactly the inputs of the contract are there."""
-    expected = [tensor.name for tensor in contract.flat_inputs()]
     given = set(names)
-    if len(given) == len(expected) and given.issuperset(expected):
+    if given == contract.input_names:
         return
+    expected = [tensor.name for tensor in contract.flat_inputs()]
     missing = next((name for name in expected if name not in given), None)
     if missing is not None:
         raise ContractError(
@@ -98,7 +100,7 @@ def check_shape(tensor: FlatTensor, shape: Sequence[int]) -> None:
             f"{show_shape(tensor.shape)} expected ({len(tensor.shape)} dims)",
         )
     for axis, (size, dim) in enumerate(zip(shape, tensor.shape, strict=True)):
-        if isinstance(dim, int) and size != dim:
+        if size != dim and isinstance(dim, int):
             raise refuse(
                 tensor.name,
                 f"shape {show_shape(shape)} has {size} entries along axis {axis}, "
@@ -157,14 +159,39 @@ def split_dim(dim: str) -> tuple[str, int]:
     return (name, int(extra)) if plus and name and extra.isdecimal() else (dim, 0)
 
 
-def _check_bounds(spec: TensorSpec, array: np.ndarray) -> None:
-    if (spec.minimum is None and spec.maximum is None) or not array.size:
-        return
+class _Bounds(NamedTuple):
+    """What the elements of an input lie between.
+
+    Args:
+        low, high: both are allowed.
+        unsigned: for integers from 0 on, their type without a sign; or None. Read as such, what is
+            negative is larger than `high`, so that the largest tells of all.
+    """
+
+    low: float
+    high: float
+    unsigned: np.dtype | None
+
+
+def _bounds(spec: TensorSpec) -> _Bounds | None:
+    if spec.minimum is None and spec.maximum is None:
+        return None
     low = -np.inf if spec.minimum is None else spec.minimum
     high = np.inf if spec.maximum is None else spec.maximum
-    least, most = np.minimum.reduce(array, axis=None), np.maximum.reduce(array, axis=None)
-    if least >= low and most <= high:  # False where there is a NaN
+    dtype = numpy_dtype(spec.dtype)
+    signed_from_0 = dtype.kind == "i" and low == 0 and high <= np.iinfo(dtype).max
+    return _Bounds(low, high, np.dtype(f"u{dtype.itemsize}") if signed_from_0 else None)
+
+
+def _check_bounds(spec: TensorSpec, bounds: _Bounds, array: np.ndarray) -> None:
+    if not array.size:
         return
+    low, high, unsigned = bounds
+    if unsigned is not None:
+        if np.maximum.reduce(array.view(unsigned), axis=None) <= high:
+            return
+    elif np.minimum.reduce(array, axis=None) >= low and np.maximum.reduce(array, axis=None) <= high:
+        return  # not where there is a NaN
     index = int(np.argmin((array >= low) & (array <= high)))
     raise refuse(
         spec.name,
@@ -184,9 +211,9 @@ def _check_row_splits(spec: TensorSpec, values: np.ndarray, splits: np.ndarray) 
     name = spec.row_splits_name
     if splits[0] != 0:
         raise refuse(name, f"row splits start at 0, got {splits[0]}")
-    falls = np.flatnonzero(splits[1:] < splits[:-1])
-    if falls.size:
-        index = int(falls[0])
+    falls = splits[1:] < splits[:-1]
+    if np.logical_or.reduce(falls):
+        index = int(np.argmax(falls))
         raise refuse(
             name,
             f"row splits never fall, but element {index} is {splits[index]} "

@@ -7,6 +7,7 @@ a float may lose digits on its way to a narrower float.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -33,7 +34,17 @@ _BY_KIND: dict[str, set[type]] = {
     "f": {int, float},
     "O": {str},
 }
-_ALLOWED = {dtype: frozenset(_BY_KIND[numpy_dtype(dtype).kind]) for dtype in PROTOCOL}
+_ALLOWED = {
+    dtype: frozenset(_BY_KIND["f" if dtype == BFLOAT16 else numpy_dtype(dtype).kind])
+    for dtype in PROTOCOL
+}
+
+# How `struct` calls the element types that it knows.
+_CODES = {
+    **{"bool": "?", "float16": "e", "float32": "f", "float64": "d"},
+    **{"int8": "b", "int16": "h", "int32": "i", "int64": "q"},
+    **{"uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q"},
+}
 
 _JSON_NAMES = {
     bool: "a boolean",
@@ -96,13 +107,18 @@ def nested_shape(data: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def from_list(data: Sequence[Any], shape: Sequence[int], tensor: FlatTensor) -> np.ndarray:
+    """The array of a flat or nested list, which must hold exactly `shape`."""
+    # Most lists are flat, and right: their elements are looked at once.
+    flat = len(shape) <= _MOST_DIMS and len(data) == math.prod(shape)
+    if flat and _ALLOWED[tensor.dtype].issuperset(map(type, data)):
+        return _packed(data, tensor).reshape(shape)
+    return from_items(flatten(data, shape, tensor.name), tensor).reshape(shape)
+
+
 def from_items(items: list[Any], tensor: FlatTensor) -> np.ndarray:
     """A flat array of Python numbers, booleans or strings."""
     kinds = set(map(type, items))
-    if tensor.dtype == BFLOAT16:
-        wide = from_items(items, FlatTensor(tensor.name, "float32", tensor.shape))
-        return _narrow_bfloat16(wide, tensor)
-    dtype = numpy_dtype(tensor.dtype)
     allowed = _ALLOWED[tensor.dtype]
     if not kinds <= allowed and any(issubclass(kind, np.generic) for kind in kinds):
         items = [item.item() if isinstance(item, np.generic) else item for item in items]
@@ -114,29 +130,36 @@ def from_items(items: list[Any], tensor: FlatTensor) -> np.ndarray:
             f"{PROTOCOL[tensor.dtype]} expected, but element {index} is {_kind(items[index])}"
             f" ({_short(items[index])})",
         )
-    return _floats(items, tensor) if dtype.kind == "f" else _exact(items, tensor)
+    return _packed(items, tensor)
 
 
-def _exact(items: list[Any], tensor: FlatTensor) -> np.ndarray:
+def _packed(items: Sequence[Any], tensor: FlatTensor) -> np.ndarray:
+    """A flat array of items of the right types.
+
+    With "=" `struct` refuses what the element type cannot hold; it is quicker than NumPy.
+    """
+    code = _CODES.get(tensor.dtype)
+    if code is None:
+        if tensor.dtype == STRING:
+            return np.array(items, dtype=object)
+        wide = _packed(items, FlatTensor(tensor.name, "float32", tensor.shape))
+        return _narrow_bfloat16(wide, tensor)
     dtype = numpy_dtype(tensor.dtype)
+    array = np.empty(len(items), dtype)
     try:
-        return np.array(items, dtype=dtype)
-    except OverflowError:
-        info = np.iinfo(dtype)
-        index = next(i for i, n in enumerate(items) if not info.min <= n <= info.max)
+        struct.pack_into(f"={len(items)}{code}", array.data, 0, *items)
+    except (struct.error, OverflowError):
+        index = next(i for i, item in enumerate(items) if not _fits(item, code))
         raise _out_of_range(tensor, index, items[index]) from None
-
-
-def _floats(items: list[Any], tensor: FlatTensor) -> np.ndarray:
-    try:
-        with np.errstate(over="ignore"):
-            array = np.array(items, dtype=numpy_dtype(tensor.dtype))
-    except OverflowError:  # an integer beyond every float
-        index = max(range(len(items)), key=lambda i: abs(items[i]))
-        raise _out_of_range(tensor, index, items[index]) from None
-    if np.isinf(array).any():
-        _refuse_overflow(array, np.array(items, dtype="float64"), tensor)
     return array
+
+
+def _fits(item: Any, code: str) -> bool:
+    try:
+        struct.pack(f"={code}", item)
+    except (struct.error, OverflowError):
+        return False
+    return True
 
 
 def cast(array: np.ndarray, tensor: FlatTensor) -> np.ndarray:
@@ -168,7 +191,7 @@ def to_array(value: Any, tensor: FlatTensor) -> np.ndarray:
     """An array, number or nested list as an array of the tensor's dtype and of its own shape."""
     if isinstance(value, list | tuple) and not any(isinstance(v, np.ndarray) for v in value):
         shape = nested_shape(value)
-        array = from_items(flatten(value, shape, tensor.name), tensor).reshape(shape)
+        array = from_list(value, shape, tensor)
         return array.reshape(_empty_shape(shape, tensor)) if not array.size else array
     if isinstance(value, bool | int | float | str):
         return from_items([value], tensor).reshape(())

@@ -2,9 +2,9 @@
 
 onnxruntime runs every row of a GRU or LSTM for as many steps as the longest row has, whatever
 `sequence_lens` says: with lengths spread evenly, half of the work is for nothing. A step of a row
-costs the same in a batch of 4 as in one of 16, and up to half of what it costs in one of 32. So
-the rows are ordered by length and cut into groups of neighbours, and each group has an op to
-itself. Few rows, or few steps, go through one op: there the groups would cost more than they save.
+costs about the same in a batch of 4 as in one of 32, and twice as much alone. So the rows are
+ordered by length and cut into groups of neighbours, and each group has an op to itself. Few rows,
+or few steps, go through one op: there the groups would cost more than they save.
 
 Rows that are there only to fill the last group, and the one row that stands in for a batch of
 none (on which onnxruntime ends the process), are a row of no steps, which has the index `batch`.
@@ -22,6 +22,9 @@ from keras_blocks.export.conversion.standins import onnx_node
 # Each op packs a copy of the weights for itself, so more groups cost memory. Eight are 10 to 15%
 # quicker than four at hidden size 128.
 GROUPS = 8
+# Fewer rows than this make a step dearer than the padding that they spare; where there are too few
+# rows for all groups, the last have none, and take 4 us each.
+FEWEST_IN_A_GROUP = 4
 # Groups run when they save more than this many rows of the longest's length and this many steps.
 # Where all rows have one length they cost about a tenth more than one op.
 FEWEST_ROWS, FEWEST_STEPS = 2, 128
@@ -139,7 +142,7 @@ def _in_groups(
     sequences: bool,
 ) -> list[tf.Tensor]:
     """An op for each group; there must be a step."""
-    width = (batch + GROUPS - 1) // GROUPS
+    width = tf.maximum((batch + GROUPS - 1) // GROUPS, FEWEST_IN_A_GROUP)
     lengths, order = _sorted(rows.lengths, largest=True)
     # Where the groups have more seats than there are rows, the row of no steps takes them.
     seats = tf.minimum(tf.range(GROUPS * width), batch)

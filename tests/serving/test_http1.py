@@ -66,6 +66,45 @@ def test_requests_follow_one_another_on_a_connection(client):
         assert headers["date"].endswith("GMT")
 
 
+def other_post(factor):
+    """Like `post()`, with the same head and another body."""
+    body = BODY.replace(b"[1, 2, 3]", b"[%d, 2, 3]" % factor)
+    assert len(body) == len(BODY)
+    return post().replace(BODY, body)
+
+
+@pytest.mark.parametrize("cut", [1, 30, -len(BODY) - 1, -len(BODY), -5, None])
+def test_a_head_that_came_before_goes_with_any_body(client, cut):
+    stream = client.makefile("rb")
+    client.sendall(post())
+    assert is_right(answer(stream)[2])
+    # The second in two pieces, the third and fourth in one, the last alone again.
+    second = other_post(5)
+    for piece in (second[:cut], second[cut:] if cut else b"", other_post(6) + other_post(7)):
+        client.sendall(piece)
+        time.sleep(0.05)
+    client.sendall(other_post(8))
+    sent = [json.loads(answer(stream)[2])["outputs"][0]["data"][0] for _ in range(4)]
+    assert sent == [10, 12, 14, 16]
+
+
+@pytest.mark.parametrize(
+    "line", [b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Connection: upgrade\r\n"]
+)
+def test_heads_that_say_more_than_what_is_asked_are_read_each_time(client, line):
+    client.sendall(post())
+    stream = client.makefile("rb")
+    assert is_right(answer(stream)[2])
+    for _ in range(2):
+        client.sendall(post().replace(b"\r\n", b"\r\n" + line, 1))
+        if b"Expect" in line:
+            assert stream.readline() + stream.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert is_right(answer(stream)[2])
+        if b"close" in line:
+            assert stream.read() == b""
+            break
+
+
 def test_requests_that_come_byte_by_byte_are_read(client):
     for byte in post():
         client.sendall(bytes([byte]))

@@ -320,7 +320,8 @@ def test_calls_that_are_opened_and_reset_without_end_end_the_connection(client, 
     sent = b"".join(head + given_up(n) for n, head in zip(numbers, opened, strict=True))
     with contextlib.suppress(ConnectionError):
         client.send(sent)  # at once: they are counted within a while
-    assert client.end() == h2.ENHANCE_YOUR_CALM
+    # The end of a connection whose bytes nobody reads may overtake the frame that says why.
+    assert client.end() in (h2.ENHANCE_YOUR_CALM, None)
 
 
 def test_an_answer_comes_through_windows_of_one_byte(address):

@@ -23,8 +23,8 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 3], "data": [1] * 6}]}
 BODY_LIMIT = 1000
-SLOW_STEPS = 2000  # many times what a client waits that leaves
-LEAVES_SECONDS = 0.3
+SLOW_STEPS = 10_000  # many times what a client waits that leaves
+LEAVES_SECONDS = 0.2
 PATH = "/v2/models/double/infer"
 Request = message_class("ModelInferRequest")
 

@@ -237,6 +237,11 @@ BAD_BODIES = {
     "row splits that end too early": ("row_sums", rows([1, 2], [0, 1]), "'x.row_splits'"),
     "row splits that end too late": ("row_sums", rows([1, 2], [0, 3]), "'x.row_splits'"),
     "row splits below zero": ("row_sums", rows([1, 2], [0, -5, 2]), "'x.row_splits'"),
+    "row splits whose differences overflow": (
+        "row_sums",
+        rows([1, 2], [0, 2**63 - 1, -(2**63), -1, 2]),
+        "'x.row_splits'",
+    ),
     "row splits near 2**63": ("row_sums", rows([1], [0, 2**63 - 1]), "'x.row_splits'"),
     "one long row among many empty ones": (
         "row_sums",
