@@ -105,7 +105,7 @@ class HttpConnection(asyncio.Protocol):
         self._last = self._loop.time()
         if self._broken:
             return
-        begins = self._reading is None
+        begins = self._reading is None and self._stays
         known = self._heads.find(data) if begins else None
         if known is not None:
             self._on_known(*known)
@@ -309,9 +309,11 @@ class HttpConnection(asyncio.Protocol):
     def _break(self, error: RequestError) -> None:
         """Answers what cannot be read any further, behind the answers before it."""
         if not self._broken:
+            if self._reading is None:
+                self._reset()  # of the request before
             self._broken = True
             self._reading = None
-            method = self._parser.get_method()
+            method = self._parser.get_method() if self._target else b""
             exchange = self._exchange(method, self._target, self._headers, b"", False)
             self._backlog.append((exchange, error))
             self._next()
