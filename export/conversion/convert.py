@@ -116,7 +116,7 @@ def _through_tf2onnx(
         inputs = [*captured.inputs, *captured.apart]
         graph_def = tf_loader.tf_optimize(inputs, captured.outputs, captured.graph_def)
     captured.nodes.update(replace_lookups(graph_def, captured.tables))
-    with tf.Graph().as_default() as graph:
+    with tf.Graph().as_default() as graph, _loops_of_float64():
         tf.import_graph_def(graph_def, name="")
         converted = tfonnx.process_tf_graph(
             graph,
@@ -127,6 +127,22 @@ def _through_tf2onnx(
             output_names=captured.outputs,
         )
         return optimizer.optimize_graph(converted, catch_errors, optimizers=optimizers)
+
+
+@contextmanager
+def _loops_of_float64() -> Iterator[None]:
+    """Keeps tf2onnx from making an LSTM of a loop in float64, in which onnxruntime has none."""
+    rewrite = tfonnx.rewriter_lstm_tf2
+
+    def rewritten(graph: Any, ops: Any) -> Any:
+        types = {graph.get_dtype(name) for op in ops for name in op.output}
+        return ops if onnx.TensorProto.DOUBLE in types else rewrite(graph, ops)
+
+    tfonnx.rewriter_lstm_tf2 = rewritten
+    try:
+        yield
+    finally:
+        tfonnx.rewriter_lstm_tf2 = rewrite
 
 
 @contextmanager
