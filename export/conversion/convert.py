@@ -25,8 +25,17 @@ from keras_blocks.export.passes.opsets import DEFAULT_OPSET, NEWEST_DIRECT_OPSET
 from keras_blocks.export.weight_files import Apart
 
 # The first tries every order of an einsum's letters: minutes for a rank-5 attention. The second
-# merges equal nodes, and keeps now the one, now the other; `prune` always keeps the same.
-_SKIPPED_OPTIMIZERS = frozenset({"einsum_optimizer", "merge_duplication"})
+# merges equal nodes, and keeps now the one, now the other; `prune` always keeps the same. The rest
+# finds nothing to do in what Keras builds, and each of it goes through the whole graph twice.
+_SKIPPED_OPTIMIZERS = frozenset(
+    [
+        "einsum_optimizer",
+        "merge_duplication",
+        "const_dequantize_optimizer",
+        "q_dq_optimizer",
+        "remove_redundant_upsample",
+    ]
+)
 _NOT_IN_FLOAT64 = ("rewrite_layer_normalization", "rewriter_lstm_tf2")
 
 
