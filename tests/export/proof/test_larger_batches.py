@@ -16,6 +16,11 @@ def duel(actions: int) -> keras.Model:
     return keras.Model(x, layers.Dense(actions, name="advantages")(x) + value, name="duel")
 
 
+def test_batches_that_were_tried_are_not_tried_again_for_want_of_empty_ones(tmp_path):
+    report = export_onnx(duel(2), tmp_path / "m.onnx", verify="thorough", time_budget=5).parity
+    assert not any(note.startswith("Not as in Keras") for note in report.notes)
+
+
 @pytest.mark.parametrize("actions", [2, 3, 5, 7, 17])
 def test_a_column_may_be_added_to_as_many_channels_as_there_are_rows(actions, tmp_path):
     report = export_onnx(duel(actions), tmp_path / "m.onnx").parity
