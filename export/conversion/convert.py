@@ -25,8 +25,18 @@ from keras_blocks.export.passes.opsets import DEFAULT_OPSET, NEWEST_DIRECT_OPSET
 from keras_blocks.export.weight_files import Apart
 
 # The first tries every order of an einsum's letters: minutes for a rank-5 attention. The second
-# merges equal nodes, and keeps now the one, now the other; `prune` always keeps the same.
-_SKIPPED_OPTIMIZERS = frozenset({"einsum_optimizer", "merge_duplication"})
+# merges equal nodes, and keeps now the one, now the other; `prune` always keeps the same. The rest
+# finds nothing to do in what Keras builds, and each of it goes through the whole graph twice.
+_SKIPPED_OPTIMIZERS = frozenset(
+    [
+        "einsum_optimizer",
+        "merge_duplication",
+        "const_dequantize_optimizer",
+        "q_dq_optimizer",
+        "remove_redundant_upsample",
+    ]
+)
+_NOT_IN_FLOAT64 = ("rewrite_layer_normalization", "rewriter_lstm_tf2")
 
 
 class _Transposes(TransposeOptimizer):
@@ -116,7 +126,7 @@ def _through_tf2onnx(
         inputs = [*captured.inputs, *captured.apart]
         graph_def = tf_loader.tf_optimize(inputs, captured.outputs, captured.graph_def)
     captured.nodes.update(replace_lookups(graph_def, captured.tables))
-    with tf.Graph().as_default() as graph:
+    with tf.Graph().as_default() as graph, _float64_as_it_is():
         tf.import_graph_def(graph_def, name="")
         converted = tfonnx.process_tf_graph(
             graph,
@@ -127,6 +137,27 @@ def _through_tf2onnx(
             output_names=captured.outputs,
         )
         return optimizer.optimize_graph(converted, catch_errors, optimizers=optimizers)
+
+
+@contextmanager
+def _float64_as_it_is() -> Iterator[None]:
+    """Keeps tf2onnx from making ops of what is in float64 that onnxruntime computes in float32."""
+
+    def guarded(rewrite: Any) -> Any:
+        def rewritten(graph: Any, ops: Any) -> Any:
+            types = {graph.get_dtype(name) for op in ops for name in op.output}
+            return ops if onnx.TensorProto.DOUBLE in types else rewrite(graph, ops)
+
+        return rewritten
+
+    before = {name: getattr(tfonnx, name) for name in _NOT_IN_FLOAT64}
+    try:
+        for name, rewrite in before.items():
+            setattr(tfonnx, name, guarded(rewrite))
+        yield
+    finally:
+        for name, rewrite in before.items():
+            setattr(tfonnx, name, rewrite)
 
 
 @contextmanager

@@ -85,12 +85,15 @@ def unique_names(wanted: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
 
 
 def _free_dims(name: str, sizes: list[int | None], first_axis: int) -> list[Dim]:
-    def dim(axis: int, size: int | None) -> Dim:
-        if size is not None:
-            return size
-        return f"{name}.time" if axis == TIME_AXIS else f"{name}.axis{axis}"
-
-    return [dim(axis, size) for axis, size in enumerate(sizes, first_axis)]
+    names = {TIME_AXIS: "time"}
+    if len(sizes) > 2 and sizes[-3:-1] == [None, None] and sizes[-1] is not None:
+        # Two free axes before one of channels are those of an image.
+        last = first_axis + len(sizes) - 1
+        names |= {last - 2: "height", last - 1: "width"}
+    return [
+        f"{name}.{names.get(axis, f'axis{axis}')}" if size is None else size
+        for axis, size in enumerate(sizes, first_axis)
+    ]
 
 
 def _as_arguments(input_signature: Any) -> tuple[Any, ...]:

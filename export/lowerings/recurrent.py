@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 import keras_blocks as kb
-from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.hooks import Call
 from keras_blocks.export.lowerings.cells import NativeCell, native_cell
 from keras_blocks.export.lowerings.native_runs import Run
@@ -134,16 +133,11 @@ def _cells(layer: keras.layers.RNN) -> list[Any]:
 
 def _natives(layer: keras.layers.RNN) -> tuple[NativeCell, ...] | None:
     """The cells as ONNX ops, or None where one of them is none."""
+    if layer.compute_dtype not in _FLOATS:
+        return None  # onnxruntime's recurrent ops compute in float32; the layer's own loop does not
     natives = [native_cell(cell) for cell in _cells(layer)]
     known = tuple(native for native in natives if native is not None)
-    if len(known) < len(natives):
-        return None
-    if layer.compute_dtype not in _FLOATS:
-        raise ExportError(
-            f"layer '{layer.name}' computes in {layer.compute_dtype}, and onnxruntime's recurrent "
-            f"ops in float32. Build the model with {', '.join(_FLOATS[:-1])} or {_FLOATS[-1]}."
-        )
-    return known
+    return known if len(known) == len(natives) else None
 
 
 def _is_native_call(layers: Sequence[Any], sequences: Any, mask: Any, training: Any) -> bool:

@@ -17,6 +17,7 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.graphs import RUNTIME_DOMAIN, nested_graphs
 from keras_blocks.export.passes.conv_folding import fold_into_convolutions
 from keras_blocks.export.passes.empty_shapes import allow_empty_shapes
+from keras_blocks.export.passes.float64 import write_out_float64
 from keras_blocks.export.passes.folding import fold_weights
 from keras_blocks.export.passes.gelu import fuse_gelu
 from keras_blocks.export.passes.layout import settle_layout
@@ -64,6 +65,7 @@ def finish(
     settle_layout(graph)
     fold_into_convolutions(graph)
     fuse_gelu(graph, opset)
+    write_out_float64(model)
     attach(graph, apart)
     prune(graph)
     allow_empty_shapes(graph)

@@ -1,7 +1,7 @@
 """Refuses inputs that are too short for the windows inside the model.
 
-onnxruntime gives a step where no window fits. One reshape of the input, to its own shape or to one
-that it cannot have, costs nothing, and its name says what is wrong.
+onnxruntime gives a step where no window fits. One reshape of the input, to its own shape or to a
+larger one that it cannot have, costs nothing, and its name says what is wrong.
 """
 
 from __future__ import annotations
@@ -55,12 +55,11 @@ def _check(
         name = f"{scope}/{op_type}"
         return onnx.helper.make_node(op_type, inputs, [name], name, **options)
 
-    least = constant("least", sizes)
     shape = apply("Shape", value.name)
-    fits = apply("GreaterOrEqual", shape.output[0], least)
-    wanted = apply("Where", fits.output[0], shape.output[0], constant("impossible", 0))
+    # Only a batch without rows has the larger shape too, and gives none either way.
+    wanted = apply("Max", shape.output[0], constant("least", sizes))
     same = apply("Reshape", value.name, wanted.output[0], allowzero=1)
     known = graph.value_info.add()
     known.CopyFrom(value)
     known.name = same.output[0]
-    return [shape, fits, wanted, same]
+    return [shape, wanted, same]

@@ -45,10 +45,12 @@ class Tolerance:
 _ROUNDINGS = "{} roundings of {} (eps {})"
 # By the coarsest dtype that a model computes in: some 150 roundings of it, or ten where so many
 # would prove nothing. Sums of thousands of terms stay under it, since their roundings mostly
-# cancel, and so do onnxruntime's own approximations of exp, tanh and erf.
+# cancel, and so do onnxruntime's own approximations of exp, tanh and erf. The absolute error is one
+# of terms of the order of 1, of which a small output may be the difference: onnxruntime's sigmoid
+# is off by up to 1.3e-7, also where it runs out.
 TOLERANCES = {
     "float64": Tolerance(1e-9, 1e-12, "out of float32's reach, so all of it was in float64"),
-    "float32": Tolerance(2e-5, 1e-7, _ROUNDINGS.format(170, "float32", "1.2e-7")),
+    "float32": Tolerance(2e-5, 3e-7, _ROUNDINGS.format(170, "float32", "1.2e-7")),
     "float16": Tolerance(1e-2, 1e-4, _ROUNDINGS.format(10, "float16", "9.8e-4")),
     "bfloat16": Tolerance(8e-2, 1e-3, _ROUNDINGS.format(10, "bfloat16", "7.8e-3")),
 }

@@ -176,7 +176,7 @@ class Examination:
                 f"{', '.join(sorted(ops & _ENDS_ON_NOTHING))} ends the whole process on them."
             )
             return
-        for sample in draw_samples(self.contract, self.seed, _EMPTY_PLANS):
+        for sample in self.proof.untried(draw_samples(self.contract, self.seed, _EMPTY_PLANS)):
             try:
                 outcome = self.proof.compare(self.onnx, sample, eager=True)
             except RefusedError:

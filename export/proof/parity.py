@@ -142,28 +142,46 @@ def prove(
 
 
 def sample_of(signature: Signature, inputs: Any) -> Sample:
-    """A sample from the model's argument, or from a dict of flat inputs by name."""
+    """A sample from the model's argument, or from a dict of inputs or of flat inputs by name.
+
+    Raises:
+        ValueError: it has other names, or another number of tensors.
+    """
+    flat = signature.contract.flat_inputs()
+    leaves = _in_order(signature, inputs)
+    parts = [
+        part
+        for leaf in leaves
+        for part in ([leaf.values, leaf.row_splits] if _is_ragged(leaf) else [leaf])
+    ]
+    if len(parts) != len(flat):
+        raise ValueError(f"{_asked(signature)} Received {len(parts)} tensors.")
+    arrays = {
+        tensor.name: np.asarray(part).astype(tensor.dtype)
+        for tensor, part in zip(flat, parts, strict=True)
+    }
+    return Sample("given inputs", arrays)
+
+
+def _in_order(signature: Signature, inputs: Any) -> list[Any]:
+    """The tensors in the order of the contract."""
+    if not isinstance(inputs, dict):
+        return keras.tree.flatten(inputs)
     contract = signature.contract
-    flat_names = [tensor.name for tensor in contract.flat_inputs()]
-    if isinstance(inputs, dict) and set(inputs) == set(flat_names):
-        parts = [inputs[name] for name in flat_names]
-    else:
-        leaves = keras.tree.flatten(inputs)
-        if isinstance(inputs, dict) and {spec.name for spec in contract.inputs} == set(inputs):
-            leaves = [inputs[spec.name] for spec in contract.inputs]
-        parts = [
-            part
-            for leaf in leaves
-            for part in ([leaf.values, leaf.row_splits] if _is_ragged(leaf) else [leaf])
-        ]
-    if len(parts) != len(flat_names):
-        raise ValueError(
-            f"inputs must be what the model takes, or a dict with the flat inputs {flat_names}. "
-            f"Received {len(parts)} tensors."
-        )
-    dtypes = [tensor.dtype for tensor in contract.flat_inputs()]
-    arrays = [np.asarray(part).astype(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
-    return Sample("given inputs", dict(zip(flat_names, arrays, strict=True)))
+    for named in (contract.flat_inputs(), contract.inputs):
+        names = [tensor.name for tensor in named]
+        if set(inputs) == set(names):
+            return [inputs[name] for name in names]
+    # A model may call an input by another key than its name.
+    own = signature.structure[0]
+    if not (isinstance(own, dict) and set(inputs) == set(own)):
+        raise ValueError(f"{_asked(signature)} Received a dict with {sorted(map(str, inputs))}.")
+    return keras.tree.flatten(inputs)
+
+
+def _asked(signature: Signature) -> str:
+    names = [tensor.name for tensor in signature.contract.flat_inputs()]
+    return f"inputs must be what the model takes, or a dict with the flat inputs {names}."
 
 
 def _is_ragged(value: Any) -> bool:

@@ -12,7 +12,9 @@ from keras_blocks.export.onnx_side import OnnxSide, RefusedError
 from keras_blocks.export.proof.sampling import Sample, draw_samples
 from keras_blocks.export.proof.trials import Proof
 
-_OTHER_SEEDS = (1, 2)  # after that of the proof; an input that moves nothing with either is noted
+# Seeds after that of the proof, and where zeros are: of the integers of a mask those alone matter.
+# An input that moves nothing with any of them is noted.
+_OTHERS = ((1, None), (2, None), (1, "front"), (2, "tail"))
 
 
 def run_with_other_inputs(proof: Proof, onnx: OnnxSide, contract: Contract, seed: int) -> list[str]:
@@ -48,8 +50,8 @@ def _with_other_values(contract: Contract, known: Sample, name: str, seed: int) 
     """The sample with other values in this input, where others of the same shape can be drawn."""
     if known.plan is None:
         return
-    for other in _OTHER_SEEDS:
-        for drawn in draw_samples(contract, seed + other, (replace(known.plan, blanks=None),)):
+    for other, blanks in _OTHERS:
+        for drawn in draw_samples(contract, seed + other, (replace(known.plan, blanks=blanks),)):
             value, before = drawn.feed[name], known.feed[name]
             if value.shape == before.shape and not np.array_equal(value, before):
                 description = f"{known.description}, other values in {name}"

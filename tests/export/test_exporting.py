@@ -77,6 +77,24 @@ def test_free_axes_have_names_and_fixed_ones_sizes(tmp_path):
     assert exported.session.get_outputs()[0].shape == ["batch", "y.time", 5, "y.axis3", 2]
 
 
+@pytest.mark.parametrize(
+    ("shape", "dims"),
+    [
+        ((None, None, 3), ["x.height", "x.width", 3]),
+        ((7, None, None, 3), [7, "x.height", "x.width", 3]),
+        ((None, None, None, 3), ["x.time", "x.height", "x.width", 3]),
+        ((None, 4, 3), ["x.time", 4, 3]),
+        ((4, None, None), [4, "x.axis2", "x.axis3"]),
+        ((None, None), ["x.time", "x.axis2"]),
+    ],
+    ids=str,
+)
+def test_the_free_axes_of_images_are_their_height_and_width(shape, dims):
+    x = keras.Input(shape, name="x")
+    (spec,) = proven_signature(keras.Model(x, layers.ReLU()(x))).contract.inputs
+    assert list(spec.shape) == ["batch", *dims]
+
+
 def test_the_metadata_holds_the_contract_and_the_versions(tree):
     facts = tree.session.get_modelmeta().custom_metadata_map
     assert Contract.from_json(facts[METADATA_KEY]) == proven_signature(tree.model).contract

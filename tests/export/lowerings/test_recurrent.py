@@ -9,7 +9,6 @@ import tensorflow as tf
 from onnx_runs import Exported, ragged, random_weights, sequences
 
 import keras_blocks as kb
-from keras_blocks.errors import ExportError
 from keras_blocks.export import export_onnx
 from keras_blocks.export.lowerings.row_groups import FEWEST_ROWS, FEWEST_STEPS, GROUPS
 
@@ -347,12 +346,18 @@ def test_half_precision_layers_are_native(layer, op, tmp_path):
 
 
 @every_layer
-def test_float64_layers_are_refused(layer, op, tmp_path):
+@pytest.mark.parametrize("rows", ["dense", "masked", "ragged"])
+def test_float64_layers_are_loops(layer, op, rows, tmp_path):
     keras.config.set_dtype_policy("float64")
-    x = keras.Input((None, 6), dtype="float64")
-    with pytest.raises(ExportError, match="computes in float64"):
-        export_onnx(keras.Model(x, layer(4)(x)), tmp_path / "m.onnx")
-    assert not list(tmp_path.iterdir())
+    x = y = keras.Input((None, 6), dtype="float64", ragged=rows == "ragged")
+    if rows == "ragged" and not layer.__module__.startswith("keras_blocks"):
+        pytest.skip("stock layers take no ragged rows")
+    if rows == "masked":
+        y = layers.Masking()(x)
+    model = random_weights(keras.Model(x, layers.Bidirectional(layer(4))(y)))
+    result = export_onnx(model, tmp_path / "m.onnx")
+    assert op not in result.op_counts
+    assert "float64" in result.parity.tolerance
 
 
 class TwiceTheGRU(layers.GRU):

@@ -37,3 +37,13 @@ def test_where_no_input_matters_the_layers_are_compared(tmp_path):
     report = export_onnx(model, tmp_path / "model.onnx").parity
     assert "not proven by the outputs" in report.notes[0]
     assert [check.layer for check in report.layers][:2] == ["heeds", "ignores"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mask_of_integers_matters(seed, tmp_path):
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((None, 4), name="x")
+    mask = keras.Input((None,), dtype="int32", name="mask")
+    seen = keras.ops.cast(mask, "bool")[:, None, :]
+    y = layers.MultiHeadAttention(2, 4)(x, x, attention_mask=seen)
+    assert export_onnx(keras.Model([x, mask], y), tmp_path / "model.onnx").parity.notes == ()
