@@ -13,22 +13,30 @@ import tensorflow as tf
 
 from keras_blocks.export.lowerings.tree_seats import Seats
 from keras_blocks.export.lowerings.tree_slots import Slots
-from keras_blocks.mechanisms.tree_cell import Children
+from keras_blocks.mechanisms.tree_cell import Children, TreeCell
+from keras_blocks.mechanisms.tree_features import NodeFeatures
 from keras_blocks.mechanisms.tree_levels import Nowhere, Span
 from keras_blocks.mechanisms.tree_ops import ops
 from keras_blocks.mechanisms.tree_pass import Pass, States, as_states
+from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
 class LevelClimb(Pass):
     """One way up a batch of trees; made and used as `Climb` is."""
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(
+        self,
+        cell: TreeCell,
+        features: NodeFeatures,
+        plan: Schedule,
+        edges: tf.Tensor | None,
+        *args: Any,
+    ):
+        super().__init__(cell, features, plan, None, *args)
         self.seats = Seats(self.plan)
         self.slots = Slots(self.combination, self.plan, self.seats)
-        self.parent = tf.gather(self.seats.parent, self.seats.rank)
-        if self.edges is not None:
-            self.edges = tf.gather(self.edges, self.seats.rank)
+        self.parent = tf.expand_dims(self.seats.by_seat(self.seats.parent), 1)
+        self.edges = None if edges is None else tf.gather(edges, self.seats.order)
 
     def roots(self, batch: tf.Tensor) -> tf.Tensor:
         """(batch, units): the vector of each root, zeros for a tree without nodes.
@@ -48,27 +56,29 @@ class LevelClimb(Pass):
     def nodes(self) -> tf.Tensor:
         """(all nodes, units): the vector of each node, as given."""
         _, vectors = self._climbed(all_nodes=True)
-        return tf.gather(vectors, tf.gather(self.seats.of_rank, self.plan.rank))
+        return tf.gather(vectors, self.seats.by_node(self.seats.seat))
 
     def _climbed(self, all_nodes: bool) -> tuple[tf.Tensor, Any]:
         """The vectors of the roots, and those of all nodes by seat if asked."""
-        zero, end = tf.zeros_like(self.plan.inner), self.seats.deepest
-        states = self._leaves(Span(zero, end))
+        zero, spans = tf.zeros_like(self.plan.nodes), self.seats.spans
+        # An empty batch has no level.
+        states = self._leaves(Span(zero, tf.reduce_sum(spans[-1, :1], keepdims=True)))
         pile = ops().pile(self.sizes[:1], states[0].dtype) if all_nodes else Nowhere()
 
-        def step(level: Any, below: Any, begin: Any, inner: Any, states: States, kept: Any) -> Any:
-            inner_end, between, end = tf.split(tf.gather(self.seats.ends, level), 3)
-            children = Span(below, begin), Span(inner, inner_end)
+        def step(level: Any, states: States, kept: Any) -> Any:
+            of_level = tf.split(tf.gather(spans, level, axis=1), 6)
+            inner_begin, inner_end, below, begin, between, end = of_level
+            children = Span(below, begin), Span(inner_begin, inner_end)
             states = self._inner(states, *children, Span(begin, between))
             leaves = self._leaves(Span(between, end))
             states = tuple(tf.concat(pair, axis=0) for pair in zip(states, leaves, strict=True))
-            return level - 1, begin, end, inner_end, states, pile.put(states[0], kept)
+            return level + 1, states, pile.put(states[0], kept)
 
-        level, kept = self.plan.levels - 1, pile.put(states[0], pile.start)
-        start = (level, zero, end, zero, states, kept)
-        one, rows = tf.TensorShape([1]), tuple(tf.TensorShape([None, n]) for n in self.sizes)
-        shape = (level.shape, one, one, one, rows, pile.shape)
-        *_, states, kept = tf.while_loop(lambda level, *_: level >= 0, step, start, shape)
+        start = (tf.constant(1, tf.int64), states, pile.put(states[0], pile.start))
+        rows = tuple(tf.TensorShape([None, n]) for n in self.sizes)
+        shape = (start[0].shape, rows, pile.shape)
+        go_on = lambda level, *_: level < self.seats.levels  # noqa: E731
+        _, states, kept = tf.while_loop(go_on, step, start, shape)
         return states[0], pile.rows(kept)
 
     def _leaves(self, seats: Span) -> States:
@@ -83,6 +93,6 @@ class LevelClimb(Pass):
             inner: which they are among the inner nodes.
         """
         inputs = self.features.prepared(self.cell, seats.of(self.seats.order))
-        owner = tf.expand_dims(below.of(self.parent) - inner.begin, 1)
-        messages = self.cell.message(inputs, Children(states, owner, self.edges_of(below)))
+        children = Children(states, below.of(self.parent), self.edges_of(below))
+        messages = self.cell.message(inputs, children)
         return as_states(self.cell(inputs, children=self.slots.combined(messages, inner)))

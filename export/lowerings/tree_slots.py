@@ -12,10 +12,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.lowerings.tree_seats import Seats
+from keras_blocks.export.lowerings.tree_seats import Seats, chosen, count
 from keras_blocks.mechanisms.tree_cell import FEW_SLOTS
 from keras_blocks.mechanisms.tree_levels import Span
 from keras_blocks.mechanisms.tree_messages import Combination
+from keras_blocks.mechanisms.tree_ops import ops
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
@@ -26,58 +27,53 @@ class Slots:
 
     Args:
         combination: how messages are combined.
-        plan: the order of the nodes, with slots.
+        plan: the order of the nodes, with slots where they are given.
         seats: where they sit.
     """
 
     def __init__(self, combination: Combination, plan: Schedule, seats: Seats):
         self.combination, self.arity = combination, combination.arity
-        row, slot, behind = seats.parent, plan.place[:, 1], tf.zeros_like(plan.inner)
+        at, begins = ops().at, seats.first
+        self.number = begins[1:] - begins[:-1]
+        inner = rows = tf.shape(self.number, tf.int64)
+        # Roots stand behind all who have a parent.
+        children = Span(tf.zeros_like(inner), tf.reduce_sum(begins[-1:], keepdims=True))
+        row = children.of(seats.owner)
+        if plan.slots is None:
+            slot = count(row) - at(begins, row)
+        else:
+            slot = at(plan.slots, children.of(seats.children))
         if self.arity is None:
-            row, slot, behind = self._in_rows(plan, seats, slot)
+            row, slot, rows = self._in_rows(plan, row, slot, inner)
         else:
             self.few = tf.constant([self.arity], tf.int64)
-        # 0 is the place of nothing in the list. Behind the rows of the inner nodes stands one that
-        # nobody takes, for roots, then the rows that some of them have more.
-        sources = tf.tensor_scatter_nd_update(
-            tf.zeros(tf.concat([plan.inner + 1 + behind, self.few], axis=0), tf.int64),
+        # 0 is the place of nothing in the list.
+        self.sources = tf.tensor_scatter_nd_update(
+            tf.zeros(tf.concat([rows, self.few], axis=0), tf.int64),
             tf.stack([row, slot], axis=1),
-            seats.within + 1,
+            children.of(seats.within) + 1,
         )
-        self.sources = sources
-        self.behind = Span(plan.inner + 1, plan.inner + 1 + behind).of(sources)
+        self.behind = Span(inner, rows).of(self.sources)
 
     def _in_rows(
-        self, plan: Schedule, seats: Seats, slot: tf.Tensor
+        self, plan: Schedule, row: tf.Tensor, slot: tf.Tensor, inner: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The row of each child, its slot there, and how many rows are behind.
+        """The row of each child, its slot there, and how many rows there are.
 
-        number: (inner nodes,) how many children each has.
         more: (inner nodes + 1,) how many rows the nodes before have more.
         owners: (rows behind, 1) the inner node that each belongs to.
         """
-        parent, inner = seats.parent, Span(tf.zeros_like(plan.inner), plan.inner)
-        number = tf.tensor_scatter_nd_add(
-            tf.zeros(plan.inner + 1, tf.int64), tf.expand_dims(parent, 1), tf.ones_like(parent)
-        )
-        self.number = inner.of(number)
-        most = tf.reduce_max(tf.concat([[1], plan.number], axis=0), keepdims=True)
+        most = tf.reduce_max(tf.concat([[1], self.number], axis=0), keepdims=True)
         # All slots together are not many more than the nodes.
-        mean = plan.nodes // tf.maximum(plan.inner, 1) + 1
+        mean = plan.nodes // tf.maximum(inner, 1) + 1
         self.few = tf.minimum(most, tf.maximum(mean, FEW_SLOTS))
         self.is_crowded = tf.squeeze(most > self.few, 0)
         more = (self.number - 1) // self.few
         self.more = tf.cumsum(tf.concat([[0], more], axis=0))
-        behind = tf.gather(self.more, plan.inner)
         turn, slot = slot // self.few, slot % self.few
-        place = tf.gather(self.more, parent) + turn - 1
-        opens = tf.squeeze(tf.where((turn > 0) & (slot == 0)), 1)
-        self.owners = tf.tensor_scatter_nd_update(
-            tf.zeros(tf.concat([behind, [1]], axis=0), tf.int64),
-            tf.expand_dims(tf.gather(place, opens), 1),
-            tf.expand_dims(tf.gather(parent, opens), 1),
-        )
-        return tf.where(turn > 0, plan.inner + 1 + place, parent), slot, behind
+        self.owners = tf.expand_dims(chosen(row, (turn > 0) & (slot == 0)), 1)
+        behind = inner + ops().at(self.more, row) + turn - 1
+        return tf.where(turn > 0, behind, row), slot, inner + ops().at(self.more, inner)
 
     def combined(self, messages: Any, inner: Span) -> Any:
         """What the cell gets.
