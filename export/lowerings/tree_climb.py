@@ -35,8 +35,9 @@ class LevelClimb(Pass):
         super().__init__(cell, features, plan, None, *args)
         self.seats = Seats(self.plan)
         self.slots = Slots(self.combination, self.plan, self.seats)
+        self.order = self.seats.by_seat(self.seats.children)
         self.parent = tf.expand_dims(self.seats.by_seat(self.seats.parent), 1)
-        self.edges = None if edges is None else tf.gather(edges, self.seats.order)
+        self.edges = None if edges is None else tf.gather(edges, self.order)
 
     def roots(self, batch: tf.Tensor) -> tf.Tensor:
         """(batch, units): the vector of each root, zeros for a tree without nodes.
@@ -46,7 +47,7 @@ class LevelClimb(Pass):
         """
         vectors, _ = self._climbed(all_nodes=False)
         nodes = self.plan.nodes
-        roots = Span(nodes - tf.shape(vectors, tf.int64)[:1], nodes).of(self.seats.order)
+        roots = Span(nodes - tf.shape(vectors, tf.int64)[:1], nodes).of(self.order)
         return tf.tensor_scatter_nd_add(
             tf.zeros(tf.concat([batch, vectors.shape[1:]], axis=0), vectors.dtype),
             tf.expand_dims(tf.gather(self.plan.row, roots), 1),
@@ -62,16 +63,15 @@ class LevelClimb(Pass):
         """The vectors of the roots, and those of all nodes by seat if asked."""
         zero, spans = tf.zeros_like(self.plan.nodes), self.seats.spans
         # An empty batch has no level.
-        states = self._leaves(Span(zero, tf.reduce_sum(spans[-1, :1], keepdims=True)))
+        end = tf.reduce_sum(spans[3, :1], keepdims=True)
+        states = self._leaves(Span(zero, end))
         pile = ops().pile(self.sizes[:1], states[0].dtype) if all_nodes else Nowhere()
 
         def step(level: Any, states: States, kept: Any) -> Any:
             of_level = tf.split(tf.gather(spans, level, axis=1), 6)
-            inner_begin, inner_end, below, begin, between, end = of_level
-            children = Span(below, begin), Span(inner_begin, inner_end)
-            states = self._inner(states, *children, Span(begin, between))
-            leaves = self._leaves(Span(between, end))
-            states = tuple(tf.concat(pair, axis=0) for pair in zip(states, leaves, strict=True))
+            inner, leaves, seats = (Span(*of_level[at : at + 2]) for at in (0, 2, 4))
+            pairs = zip(self._inner(states, seats, inner), self._leaves(leaves), strict=True)
+            states = tuple(tf.concat(pair, axis=0) for pair in pairs)
             return level + 1, states, pile.put(states[0], kept)
 
         start = (tf.constant(1, tf.int64), states, pile.put(states[0], pile.start))
@@ -81,18 +81,14 @@ class LevelClimb(Pass):
         _, states, kept = tf.while_loop(go_on, step, start, shape)
         return states[0], pile.rows(kept)
 
-    def _leaves(self, seats: Span) -> States:
-        """The states of the leaves on these seats."""
-        features = self.features.of_leaves(seats.of(self.seats.order))
+    def _leaves(self, which: Span) -> States:
+        """The states of these leaves."""
+        features = self.features.of_leaves(which.of(self.seats.leaves))
         return as_states(self.cell.leaves(features))
 
-    def _inner(self, states: States, below: Span, inner: Span, seats: Span) -> States:
-        """The states of the inner nodes on these seats from those of the children below.
-
-        Args:
-            inner: which they are among the inner nodes.
-        """
-        inputs = self.features.prepared(self.cell, seats.of(self.seats.order))
+    def _inner(self, states: States, below: Span, inner: Span) -> States:
+        """The states of these inner nodes from those on the seats below."""
+        inputs = self.features.prepared(self.cell, inner.of(self.seats.inner))
         children = Children(states, below.of(self.parent), self.edges_of(below))
         messages = self.cell.message(inputs, children)
         return as_states(self.cell(inputs, children=self.slots.combined(messages, inner)))

@@ -17,8 +17,9 @@ class Seats:
     """Every node has a seat: the deepest level comes first, on each level inner nodes, then leaves.
 
     So the children of a level sit side by side, as do its own inner nodes, and its leaves. Inner
-    nodes are counted in the order of their seats. As children, nodes stand sorted by level, the
-    deepest first, then by their parent, then as given; roots are the children of one more node.
+    nodes are counted in the order of their seats, leaves likewise. As children, nodes stand sorted
+    by level, the deepest first, then by their parent, then as given; roots are the children of one
+    more node.
 
     Args:
         plan: the nodes; the order that it has for them is not used.
@@ -30,11 +31,11 @@ class Seats:
         within: (nodes,) the seat of each child on its own level.
         seat: (nodes,) its seat.
         parent: (nodes,) its parent among the inner nodes of the parent's level.
-        order: (nodes,) the node on each seat.
+        inner: (inner nodes + 1,) the inner nodes, and one that is none.
         levels: () how many levels there are.
+        leaves: (leaves,) the leaves in the order of their seats.
         spans: (6, levels) where on each level, the deepest first: inner nodes begin and end among
-            all of them, the seats of the level below begin, those of its own begin, those of its
-            inner nodes end, and all of its own end.
+            all of them, leaves likewise, the seats of the level below begin and those of its own.
     """
 
     def __init__(self, plan: Schedule):
@@ -43,6 +44,7 @@ class Seats:
         parent = at(plan.parent, self.children)
         begins, number = _groups(at(plan.level, self.children))
         self.first, self.owner = _groups(parent)
+        self.inner = at(parent, self.first)
         self.levels = tf.size(begins, tf.int64)
 
         # The children on a level belong to the inner nodes of the next, which are as many groups.
@@ -51,20 +53,19 @@ class Seats:
         inner_begins = tf.concat([[0], groups], axis=0)[:-2]
         inner_ends = groups[:-1]
         below = tf.concat([[0], begins], axis=0)[:-1]
-        between = begins + inner_ends - inner_begins
-        self.spans = tf.reshape(
-            tf.concat([inner_begins, inner_ends, below, begins, between, ends], axis=0), [6, -1]
-        )
+        leaves = begins - inner_begins, ends - inner_ends
+        spans = [inner_begins, inner_ends, *leaves, below, begins]
+        self.spans = tf.reshape(tf.concat(spans, axis=0), [6, -1])
 
         # 0 for leaves, and 1 for the first inner node.
-        inner = at(put(nodes + 1, at(parent, self.first), count(self.first) + 1), self.children)
-        leaves = tf.cumsum(tf.cast(inner < 1, tf.int64))
+        inner = at(put(nodes + 1, self.inner, count(self.first) + 1), self.children)
+        self.leaves = chosen(self.children, inner < 1)
+        leaf = tf.cumsum(tf.cast(inner < 1, tf.int64))
         # So many stand before the inner nodes of a level, and so many less before its leaves.
         of_inner, of_leaf = at(inner_begins, number), at(begins - inner_ends, number)
-        self.within = tf.where(inner > 0, inner - of_inner, leaves - of_leaf) - 1
+        self.within = tf.where(inner > 0, inner - of_inner, leaf - of_leaf) - 1
         self.seat = at(begins, number) + self.within
         self.parent = self.owner - at(inner_ends, number)
-        self.order = self.by_seat(self.children)
 
     def by_seat(self, values: tf.Tensor) -> tf.Tensor:
         """What is said of children, in the order of their seats."""

@@ -19,6 +19,9 @@ from keras_blocks.mechanisms.tree_messages import Combination
 from keras_blocks.mechanisms.tree_ops import ops
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
+_PAIR = 2
+"""So many are added as they are: a reduction takes four times as long."""
+
 
 class Slots:
     """The slots of inner nodes: as many as the arity, or as nodes have children on average.
@@ -53,27 +56,40 @@ class Slots:
             tf.stack([row, slot], axis=1),
             children.of(seats.within) + 1,
         )
-        self.behind = Span(inner, rows).of(self.sources)
+        if self.arity is None:
+            self.behind = Span(inner, rows).of(self.sources)
+            self.pair = tf.squeeze(self.sources[:, :1], 1), tf.squeeze(self.sources[:, 1:2], 1)
 
     def _in_rows(
         self, plan: Schedule, row: tf.Tensor, slot: tf.Tensor, inner: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The row of each child, its slot there, and how many rows there are.
 
-        more: (inner nodes + 1,) how many rows the nodes before have more.
+        more: (inner nodes + 1,) how many rows the nodes before have more, where any has.
         owners: (rows behind, 1) the inner node that each belongs to.
         """
-        most = tf.reduce_max(tf.concat([[1], self.number], axis=0), keepdims=True)
+        most = tf.reduce_max(tf.concat([[_PAIR], self.number], axis=0), keepdims=True)
         # All slots together are not many more than the nodes.
-        mean = plan.nodes // tf.maximum(inner, 1) + 1
+        mean = tf.truncatediv(plan.nodes, tf.maximum(inner, 1)) + 1
         self.few = tf.minimum(most, tf.maximum(mean, FEW_SLOTS))
+        self.is_paired = tf.squeeze(most <= _PAIR, 0)
         self.is_crowded = tf.squeeze(most > self.few, 0)
-        more = (self.number - 1) // self.few
-        self.more = tf.cumsum(tf.concat([[0], more], axis=0))
-        turn, slot = slot // self.few, slot % self.few
-        self.owners = tf.expand_dims(chosen(row, (turn > 0) & (slot == 0)), 1)
-        behind = inner + ops().at(self.more, row) + turn - 1
-        return tf.where(turn > 0, behind, row), slot, inner + ops().at(self.more, inner)
+
+        def crowded() -> list[tf.Tensor]:
+            more = tf.cumsum(tf.concat([[0], tf.truncatediv(self.number - 1, self.few)], axis=0))
+            turn = tf.truncatediv(slot, self.few)
+            behind = inner + ops().at(more, row) + turn - 1
+            own = slot - turn * self.few
+            owners = tf.expand_dims(chosen(row, (turn > 0) & (own == 0)), 1)
+            return [tf.where(turn > 0, behind, row), own, more, owners]
+
+        def own() -> list[tf.Tensor]:
+            return [row, slot, tf.zeros([1], tf.int64), tf.zeros([0, 1], tf.int64)]
+
+        row, slot, self.more, owners = tf.cond(self.is_crowded, crowded, own)
+        self.owners = tf.ensure_shape(owners, [None, 1])
+        rows = inner + tf.shape(self.owners, tf.int64)[:1]
+        return tf.ensure_shape(row, [None]), tf.ensure_shape(slot, [None]), rows
 
     def combined(self, messages: Any, inner: Span) -> Any:
         """What the cell gets.
@@ -101,14 +117,25 @@ class Slots:
     def _combined(self, lists: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
         """(inner nodes, width), the messages to each node as one."""
         rows = tf.cond(
-            self.is_crowded,
-            lambda: self._crowded(lists, inner),
-            lambda: self._reduced(lists, inner.of(self.sources)),
+            self.is_paired,
+            lambda: self._added(lists, inner),
+            lambda: tf.cond(
+                self.is_crowded,
+                lambda: self._crowded(lists, inner),
+                lambda: self._reduced(lists, inner.of(self.sources)),
+            ),
         )
         if self.combination.kind != "mean":
             return rows
         number = tf.expand_dims(inner.of(self.number), 1)
         return [row / tf.cast(number, row.dtype) for row in rows]
+
+    def _added(self, lists: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
+        """The messages to nodes with at most two children, one to the other."""
+        add = tf.add if self.combination.adds() else tf.maximum
+        one, other = (inner.of(places) for places in self.pair)
+        rows = [add(tf.gather(part, one), tf.gather(part, other)) for part in lists]
+        return [tf.ensure_shape(x, [None, y.shape[-1]]) for x, y in zip(rows, lists, strict=True)]
 
     def _reduced(self, lists: list[tf.Tensor], sources: tf.Tensor) -> list[tf.Tensor]:
         """Rows of slots, each reduced to one row."""
