@@ -1,58 +1,102 @@
-"""The order in which a file goes through the nodes of a batch of trees."""
+"""The order in which a file goes through the nodes of a batch of trees.
+
+A small batch feels every operation of it, a large one every pass over its nodes. So there is one
+sort, behind which the children of a node stand side by side; the rest is counted from there.
+"""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from keras_blocks.mechanisms.tree_levels import Span
-from keras_blocks.mechanisms.tree_schedule import Schedule, inverse
+from keras_blocks.export.conversion.standins import onnx_node
+from keras_blocks.mechanisms.tree_ops import ops
+from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
 class Seats:
     """Every node has a seat: the deepest level comes first, on each level inner nodes, then leaves.
 
-    So the children of a level sit side by side, as do its own inner nodes, and its leaves.
+    So the children of a level sit side by side, as do its own inner nodes, and its leaves. Inner
+    nodes are counted in the order of their seats, leaves likewise. As children, nodes stand sorted
+    by level, the deepest first, then by their parent, then as given; roots are the children of one
+    more node.
 
     Args:
-        plan: the order of the nodes, with leaves by level.
+        plan: the nodes; the order that it has for them is not used.
 
     Attributes:
-        order: (nodes,) the node on each seat.
-        rank: (nodes,) its place in the order of the plan.
-        of_rank: (nodes,) the seat of each node, in the order of the plan.
-        within: (nodes,) likewise, its seat on its own level.
-        parent: (nodes,) likewise, its parent among all inner nodes, in the order of their seats;
-            roots have one behind all.
-        deepest: (1,) where the deepest level ends.
-        ends: (levels above it, 3) where on each the inner nodes end, counted without leaves and
-            as a seat, and where the level ends.
+        children: (nodes,) the nodes as children.
+        owner: (nodes,) the parent of each child among all inner nodes; roots have one behind all.
+        first: (inner nodes + 1,) where the children of each begin; the last are the roots.
+        within: (nodes,) the seat of each child on its own level.
+        seat: (nodes,) its seat.
+        parent: (nodes,) its parent among the inner nodes of the parent's level.
+        inner: (inner nodes + 1,) the inner nodes, and one that is none.
+        levels: () how many levels there are.
+        leaves: (leaves,) the leaves in the order of their seats.
+        spans: (6, levels) where on each level, the deepest first: inner nodes begin and end among
+            all of them, leaves likewise, the seats of the level below begin and those of its own.
     """
 
     def __init__(self, plan: Schedule):
-        level = tf.gather(plan.level, plan.order)
-        rank = tf.range(tf.size(level, tf.int64))
-        is_leaf = tf.cast(rank >= plan.inner, tf.int64)
-        leaves = tf.tensor_scatter_nd_add(tf.zeros_like(level), tf.expand_dims(level, 1), is_leaf)
-        number = tf.expand_dims(plan.levels, 0) + 1
-        used = Span(tf.zeros_like(number), number)
-        # For each level, and in it for inner nodes and leaves: how many there are, how many the
-        # plan has before them, and how many of the kind stand deeper.
-        counts = tf.stack([used.of(plan.counts), used.of(leaves)], axis=1)
-        inner, _ = tf.unstack(counts, axis=1)
-        before = tf.cumsum(counts, exclusive=True) + tf.concat([[0], plan.inner], axis=0)
-        deeper = tf.cumsum(counts, exclusive=True, reverse=True)
-        begin, first = tf.reduce_sum(deeper, axis=1), deeper[:, 0]
-        shift = before - tf.stack([tf.zeros_like(inner), inner], axis=1)
-        # What turns the parent's place as the plan has it into its place here, for the level above.
-        lead = tf.stack([first, first - before[:, 0]], axis=1)
-        lead = tf.pad(lead, [[1, 0], [0, 0]])
+        at, nodes = ops().at, plan.nodes
+        self.children = ops().order(plan.parent - plan.level * (nodes + 1))
+        parent = at(plan.parent, self.children)
+        begins, number = _groups(at(plan.level, self.children))
+        self.first, self.owner = _groups(parent)
+        self.inner = at(parent, self.first)
+        self.levels = tf.size(begins, tf.int64)
 
-        kind = 2 * level + is_leaf
-        self.within = rank - tf.gather(tf.reshape(shift, [-1]), kind)
-        self.of_rank = tf.gather(begin, level) + self.within
-        self.parent = plan.place[:, 0] + tf.gather(tf.reshape(lead, [-1]), kind)
-        self.rank = inverse(self.of_rank)
-        self.order = tf.gather(plan.order, self.rank)
-        self.deepest = tf.reduce_sum(Span(number - 1, number).of(leaves), keepdims=True)
-        ends = [first + inner, begin + inner, begin + tf.reduce_sum(counts, axis=1)]
-        self.ends = tf.stack(ends, axis=1)
+        # The children on a level belong to the inner nodes of the next, which are as many groups.
+        ends = tf.concat([begins, nodes], axis=0)[1:]
+        groups = tf.concat([[0], at(self.owner, ends - 1) + 1], axis=0)
+        inner_begins = tf.concat([[0], groups], axis=0)[:-2]
+        inner_ends = groups[:-1]
+        below = tf.concat([[0], begins], axis=0)[:-1]
+        leaves = begins - inner_begins, ends - inner_ends
+        spans = [inner_begins, inner_ends, *leaves, below, begins]
+        self.spans = tf.reshape(tf.concat(spans, axis=0), [6, -1])
+
+        # 0 for leaves, and 1 for the first inner node.
+        inner = at(put(nodes + 1, self.inner, count(self.first) + 1), self.children)
+        self.leaves = chosen(self.children, inner < 1)
+        leaf = tf.cumsum(tf.cast(inner < 1, tf.int64))
+        # So many stand before the inner nodes of a level, and so many less before its leaves.
+        of_inner, of_leaf = at(inner_begins, number), at(begins - inner_ends, number)
+        self.within = tf.where(inner > 0, inner - of_inner, leaf - of_leaf) - 1
+        self.seat = at(begins, number) + self.within
+        self.parent = self.owner - at(inner_ends, number)
+
+    def by_seat(self, values: tf.Tensor) -> tf.Tensor:
+        """What is said of children, in the order of their seats."""
+        return put(tf.shape(values, tf.int64), self.seat, values)
+
+    def by_node(self, values: tf.Tensor) -> tf.Tensor:
+        """What is said of children, in the order of the nodes as given."""
+        return put(tf.shape(values, tf.int64), self.children, values)
+
+
+def _groups(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where equal values that stand side by side begin, and for each value the number of its group.
+
+    No value is -1.
+    """
+    begins = values != tf.concat([[-1], values], axis=0)[:-1]
+    return chosen(count(values), begins), tf.cumsum(tf.cast(begins, tf.int64)) - 1
+
+
+def chosen(values: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
+    """The values for which this is true."""
+    spec = tf.TensorSpec([None], values.dtype)
+    return onnx_node("Compress", [values, which], [spec], axis=0)[0]
+
+
+def count(values: tf.Tensor) -> tf.Tensor:
+    """0, 1, 2 ..., as many as there are values."""
+    return tf.range(tf.size(values, tf.int64))
+
+
+def put(size: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """So many zeros, with these values in their places."""
+    spec = tf.TensorSpec([None], values.dtype)
+    return onnx_node("ScatterElements", [tf.zeros(size, values.dtype), places, values], [spec])[0]

@@ -12,11 +12,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.lowerings.tree_seats import Seats
+from keras_blocks.export.lowerings.tree_seats import Seats, chosen, count
 from keras_blocks.mechanisms.tree_cell import FEW_SLOTS
 from keras_blocks.mechanisms.tree_levels import Span
 from keras_blocks.mechanisms.tree_messages import Combination
+from keras_blocks.mechanisms.tree_ops import ops
 from keras_blocks.mechanisms.tree_schedule import Schedule
+
+_PAIR = 2
+"""So many are added as they are: a reduction takes four times as long."""
 
 
 class Slots:
@@ -26,58 +30,66 @@ class Slots:
 
     Args:
         combination: how messages are combined.
-        plan: the order of the nodes, with slots.
+        plan: the order of the nodes, with slots where they are given.
         seats: where they sit.
     """
 
     def __init__(self, combination: Combination, plan: Schedule, seats: Seats):
         self.combination, self.arity = combination, combination.arity
-        row, slot, behind = seats.parent, plan.place[:, 1], tf.zeros_like(plan.inner)
+        at, begins = ops().at, seats.first
+        self.number = begins[1:] - begins[:-1]
+        inner = rows = tf.shape(self.number, tf.int64)
+        # Roots stand behind all who have a parent.
+        children = Span(tf.zeros_like(inner), tf.reduce_sum(begins[-1:], keepdims=True))
+        row = children.of(seats.owner)
+        if plan.slots is None:
+            slot = count(row) - at(begins, row)
+        else:
+            slot = at(plan.slots, children.of(seats.children))
         if self.arity is None:
-            row, slot, behind = self._in_rows(plan, seats, slot)
+            row, slot, rows = self._in_rows(plan, row, slot, inner)
         else:
             self.few = tf.constant([self.arity], tf.int64)
-        # 0 is the place of nothing in the list. Behind the rows of the inner nodes stands one that
-        # nobody takes, for roots, then the rows that some of them have more.
-        sources = tf.tensor_scatter_nd_update(
-            tf.zeros(tf.concat([plan.inner + 1 + behind, self.few], axis=0), tf.int64),
+        # 0 is the place of nothing in the list.
+        self.sources = tf.tensor_scatter_nd_update(
+            tf.zeros(tf.concat([rows, self.few], axis=0), tf.int64),
             tf.stack([row, slot], axis=1),
-            seats.within + 1,
+            children.of(seats.within) + 1,
         )
-        self.sources = sources
-        self.behind = Span(plan.inner + 1, plan.inner + 1 + behind).of(sources)
+        if self.arity is None:
+            self.behind = Span(inner, rows).of(self.sources)
+            self.pair = tf.squeeze(self.sources[:, :1], 1), tf.squeeze(self.sources[:, 1:2], 1)
 
     def _in_rows(
-        self, plan: Schedule, seats: Seats, slot: tf.Tensor
+        self, plan: Schedule, row: tf.Tensor, slot: tf.Tensor, inner: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The row of each child, its slot there, and how many rows are behind.
+        """The row of each child, its slot there, and how many rows there are.
 
-        number: (inner nodes,) how many children each has.
-        more: (inner nodes + 1,) how many rows the nodes before have more.
+        more: (inner nodes + 1,) how many rows the nodes before have more, where any has.
         owners: (rows behind, 1) the inner node that each belongs to.
         """
-        parent, inner = seats.parent, Span(tf.zeros_like(plan.inner), plan.inner)
-        number = tf.tensor_scatter_nd_add(
-            tf.zeros(plan.inner + 1, tf.int64), tf.expand_dims(parent, 1), tf.ones_like(parent)
-        )
-        self.number = inner.of(number)
-        most = tf.reduce_max(tf.concat([[1], plan.number], axis=0), keepdims=True)
+        most = tf.reduce_max(tf.concat([[_PAIR], self.number], axis=0), keepdims=True)
         # All slots together are not many more than the nodes.
-        mean = plan.nodes // tf.maximum(plan.inner, 1) + 1
+        mean = tf.truncatediv(plan.nodes, tf.maximum(inner, 1)) + 1
         self.few = tf.minimum(most, tf.maximum(mean, FEW_SLOTS))
+        self.is_paired = tf.squeeze(most <= _PAIR, 0)
         self.is_crowded = tf.squeeze(most > self.few, 0)
-        more = (self.number - 1) // self.few
-        self.more = tf.cumsum(tf.concat([[0], more], axis=0))
-        behind = tf.gather(self.more, plan.inner)
-        turn, slot = slot // self.few, slot % self.few
-        place = tf.gather(self.more, parent) + turn - 1
-        opens = tf.squeeze(tf.where((turn > 0) & (slot == 0)), 1)
-        self.owners = tf.tensor_scatter_nd_update(
-            tf.zeros(tf.concat([behind, [1]], axis=0), tf.int64),
-            tf.expand_dims(tf.gather(place, opens), 1),
-            tf.expand_dims(tf.gather(parent, opens), 1),
-        )
-        return tf.where(turn > 0, plan.inner + 1 + place, parent), slot, behind
+
+        def crowded() -> list[tf.Tensor]:
+            more = tf.cumsum(tf.concat([[0], tf.truncatediv(self.number - 1, self.few)], axis=0))
+            turn = tf.truncatediv(slot, self.few)
+            behind = inner + ops().at(more, row) + turn - 1
+            own = slot - turn * self.few
+            owners = tf.expand_dims(chosen(row, (turn > 0) & (own == 0)), 1)
+            return [tf.where(turn > 0, behind, row), own, more, owners]
+
+        def own() -> list[tf.Tensor]:
+            return [row, slot, tf.zeros([1], tf.int64), tf.zeros([0, 1], tf.int64)]
+
+        row, slot, self.more, owners = tf.cond(self.is_crowded, crowded, own)
+        self.owners = tf.ensure_shape(owners, [None, 1])
+        rows = inner + tf.shape(self.owners, tf.int64)[:1]
+        return tf.ensure_shape(row, [None]), tf.ensure_shape(slot, [None]), rows
 
     def combined(self, messages: Any, inner: Span) -> Any:
         """What the cell gets.
@@ -105,14 +117,25 @@ class Slots:
     def _combined(self, lists: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
         """(inner nodes, width), the messages to each node as one."""
         rows = tf.cond(
-            self.is_crowded,
-            lambda: self._crowded(lists, inner),
-            lambda: self._reduced(lists, inner.of(self.sources)),
+            self.is_paired,
+            lambda: self._added(lists, inner),
+            lambda: tf.cond(
+                self.is_crowded,
+                lambda: self._crowded(lists, inner),
+                lambda: self._reduced(lists, inner.of(self.sources)),
+            ),
         )
         if self.combination.kind != "mean":
             return rows
         number = tf.expand_dims(inner.of(self.number), 1)
         return [row / tf.cast(number, row.dtype) for row in rows]
+
+    def _added(self, lists: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
+        """The messages to nodes with at most two children, one to the other."""
+        add = tf.add if self.combination.adds() else tf.maximum
+        one, other = (inner.of(places) for places in self.pair)
+        rows = [add(tf.gather(part, one), tf.gather(part, other)) for part in lists]
+        return [tf.ensure_shape(x, [None, y.shape[-1]]) for x, y in zip(rows, lists, strict=True)]
 
     def _reduced(self, lists: list[tf.Tensor], sources: tf.Tensor) -> list[tf.Tensor]:
         """Rows of slots, each reduced to one row."""

@@ -44,7 +44,6 @@ class OnnxOps(Ops):
     """The operations as ONNX nodes."""
 
     gates_apart = True
-    by_level = True
     climb = LevelClimb
 
     def pile(self, row: Any, dtype: Any) -> Any:
@@ -57,6 +56,11 @@ class OnnxOps(Ops):
             return super().product(vectors, kernel, added)
         spec = tf.TensorSpec([vectors.shape[0], kernel.shape[1]], vectors.dtype)
         return onnx_node("Gemm", [vectors, kernel, added], [spec])[0]
+
+    def at(self, values: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """A GatherElements, five times as fast as the Gather that TensorFlow's becomes."""
+        spec = tf.TensorSpec(places.shape, values.dtype)
+        return onnx_node("GatherElements", [values, places], [spec])[0]
 
     def order(self, keys: tf.Tensor) -> tf.Tensor:
         """A TopK of integers, which tf2onnx would make floats."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_blocks import tree_validity
 from keras_blocks.errors import TreeError
+from keras_blocks.mechanisms.tree_ops import ops
 
 Problem = tuple[tf.Tensor, str, Callable[[tf.Tensor], list[tf.Tensor]]]
 """Which ones are wrong, the message, and what fills its blanks for the first wrong one."""
@@ -43,7 +44,7 @@ def places(parents: tf.RaggedTensor) -> Places:
         tf.zeros(nodes + 1, tf.int64), tf.expand_dims(ends, 1), tf.ones_like(ends)
     )
     row = tf.cumsum(steps)[:-1]
-    start = tf.gather(splits, row)
+    start = ops().at(splits, row)
     return Places(row, start, tf.gather(ends, row) - start, splits)
 
 

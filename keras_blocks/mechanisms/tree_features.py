@@ -7,7 +7,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_blocks.mechanisms.tree_cell import TreeCell
-from keras_blocks.mechanisms.tree_ops import ops
 from keras_blocks.mechanisms.tree_schedule import Schedule
 
 
@@ -26,7 +25,7 @@ class NodeFeatures:
     def of_all_leaves(self) -> tf.Tensor:
         """(leaves, size), in the order of the plan."""
         nodes = self.plan.leaves.of(self.plan.order)
-        return self.values if self.on_leaves and not ops().by_level else self.of_leaves(nodes)
+        return self.values if self.on_leaves else self.of_leaves(nodes)
 
     def of_leaves(self, nodes: tf.Tensor) -> tf.Tensor:
         """(nodes, size) the features of these leaves."""

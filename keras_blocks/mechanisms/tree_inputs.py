@@ -31,7 +31,7 @@ class TreeInputs:
         features: (nodes, size), or (leaves, size), of all trees after one another.
         row_splits: int64 (batch + 1,) where the nodes of each tree begin.
         plan: the order of the nodes.
-        edges: int64 (nodes,) in the order of the plan, or None where the cell asks for none.
+        edges: int64 (nodes,) the labels as given, or None where the cell asks for none.
     """
 
     def __init__(self, inputs: Any, cell: TreeCell, on_leaves: bool, forests: bool):
@@ -56,7 +56,7 @@ class TreeInputs:
             labels = tf.where(self.plan.is_root, tf.zeros_like(labels), labels)
             checks = tree_checks.known_labels(labels, cell.edge_labels, parents)
             with tf.control_dependencies(checks):
-                self.edges = tf.gather(labels, self.plan.order)
+                self.edges = tf.identity(labels)
         self.features = features.values
         if on_leaves:
             plan, trees = self.plan, parents.nrows()

@@ -24,13 +24,10 @@ class Ops:
             beside what comes from the children. Then nothing is cut apart, each product can end in
             its nonlinearity, and the sums of all nodes need not pass through memory. Where every
             operation costs more, or a gradient is asked, few large products are the better form.
-        by_level: bool, whether each level is done with its leaves, and these not before all. Then
-            leaves stand by level, and children have slots in any case.
         climb: the class of the pass from the leaves to the roots, or None for `Climb`.
     """
 
     gates_apart = False
-    by_level = False
     climb: Any = None
 
     def pile(self, row: Any, dtype: Any) -> Any:
@@ -61,6 +58,10 @@ class Ops:
 
     def after_loop(self, kept: list[Any]) -> None:
         """Takes what the piles hold in the end."""
+
+    def at(self, values: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """The values in these places; both have one axis."""
+        return tf.gather(values, places)
 
     def order(self, keys: tf.Tensor) -> tf.Tensor:
         """int64, the order that sorts integers from the least; equal ones keep theirs."""

@@ -9,7 +9,6 @@ from keras_blocks.mechanisms.tree_schedule import (
     Schedule,
     inverse,
     levels_of,
-    ordered,
     place_of,
     schedule,
     slots_of,
@@ -43,10 +42,13 @@ def unpacked(
     nodes = tf.shape(rank, tf.int64)
     order = inverse(rank)
     parent = tf.where(local < 0, nodes, local + where.start)
+    is_root, given = local < 0, None
     if arity is None:
         slot = None
     elif slots is not None:
-        slot = slots_of(slots, arity, parent, where)
+        given = slot = slots_of(slots, arity, parent, where)
     levels = levels_of(level, number)
-    place = place_of(owner, slot, arity, number, where)
-    return ordered(order, rank, level, number, local < 0, tf.gather(place, order), where, levels)
+    place = tf.gather(place_of(owner, slot, arity, number, where), order)
+    return Schedule(
+        nodes, order, rank, level, *levels, place, number, where.row, is_root, parent, given
+    )

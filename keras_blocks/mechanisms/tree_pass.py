@@ -22,7 +22,7 @@ class Pass:
         cell: what is applied to each level.
         features: those of the nodes.
         plan: the order of the nodes.
-        edges: int64 (nodes,) the labels of the edges above them in the order of the plan, or None.
+        edges: int64 (nodes,) the labels of the edges above them as given, or None.
         kept: (nodes, state size) in the order of the plan, what is kept of each node's first state
             on its way to the next, or None: all of it.
         training: bool, whether the gradient will be asked for: then levels are kept in lists.
@@ -38,7 +38,8 @@ class Pass:
         training: bool,
     ):
         self.cell, self.features, self.plan, self.training = cell, features, plan, training
-        self.edges, self.kept = edges, kept
+        self.edges = None if edges is None else tf.gather(edges, plan.order)
+        self.kept = kept
         self.sizes = state_sizes(cell)
         self.combination = Combination(cell.combine, cell.arity, plan)
         self.taken_as: Any = Stack if training else Slices

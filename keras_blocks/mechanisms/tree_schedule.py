@@ -26,8 +26,7 @@ class Schedule(NamedTuple):
 
     Args:
         nodes: (1,) how many nodes there are.
-        order: (nodes,) the nodes in this order, leaves as they are given, or by level where
-            `Ops.by_level`.
+        order: (nodes,) the nodes in this order, leaves as they are given.
         rank: (nodes,) the place of each node in `order`.
         level: (nodes,) the depth of each node, as given.
         inner: (1,) how many nodes have children.
@@ -40,6 +39,8 @@ class Schedule(NamedTuple):
         number: (nodes,) how many children each node has, as given.
         row: (nodes,) the tree of each node, as given.
         is_root: (nodes,) as given.
+        parent: (nodes,) the parent of each node among all, as given; roots have one behind all.
+        slots: (nodes,) the slot of each node, as given, or None where they were not given.
     """
 
     nodes: tf.Tensor
@@ -54,6 +55,8 @@ class Schedule(NamedTuple):
     number: tf.Tensor
     row: tf.Tensor
     is_root: tf.Tensor
+    parent: tf.Tensor
+    slots: tf.Tensor | None
 
     @property
     def leaves(self) -> Span:
@@ -95,20 +98,22 @@ def schedule(
 
     number = _add_at(tf.zeros(nodes + 1, tf.int64), parent, tf.ones_like(parent))[:-1]
     is_inner = number > 0
-    behind = nodes + level if ops().by_level else nodes
-    order = ops().order(tf.where(is_inner, level, behind))
+    order = ops().order(tf.where(is_inner, level, nodes))
     rank = inverse(order)
     levels = levels_of(level, number)
     owner = tf.gather(tf.concat([rank, levels.inner], axis=0), parent)
     # The parent's level starts there; the whole of the inner nodes starts at 0.
     above = tf.gather(tf.squeeze(levels.starts, 1), tf.maximum(level - 1, 0))
     owner = tf.where(is_inner, owner - above, owner)
-    if arity is not None:
-        slots = _slots(parent, number) if slots is None else slots_of(slots, arity, parent, where)
-    elif ops().by_level:
+    given = None
+    if arity is not None and slots is not None:
+        given = slots = slots_of(slots, arity, parent, where)
+    elif arity is not None:
         slots = _slots(parent, number)
-    place = place_of(owner, slots, arity, number, where)
-    return ordered(order, rank, level, number, is_root, tf.gather(place, order), where, levels)
+    place = tf.gather(place_of(owner, slots, arity, number, where), order)
+    return Schedule(
+        nodes, order, rank, level, *levels, place, number, where.row, is_root, parent, given
+    )
 
 
 def place_of(
@@ -150,30 +155,6 @@ def levels_of(level: tf.Tensor, number: tf.Tensor) -> Levels:
     )
 
 
-def ordered(
-    order: tf.Tensor,
-    rank: tf.Tensor,
-    level: tf.Tensor,
-    number: tf.Tensor,
-    is_root: tf.Tensor,
-    place: tf.Tensor,
-    where: Places,
-    levels: Levels,
-) -> Schedule:
-    """The schedule of nodes whose order is known; `place` stands in it, the others as given."""
-    return Schedule(
-        nodes=tf.shape(order, tf.int64),
-        order=order,
-        rank=rank,
-        level=level,
-        place=place,
-        number=number,
-        row=where.row,
-        is_root=is_root,
-        **levels._asdict(),
-    )
-
-
 def _steps_to_the_end(parent: tf.Tensor, nodes: tf.Tensor, where: Places) -> tf.Tensor:
     """How many steps from parent to parent lead past the root, by pointer doubling."""
     ancestor = tf.concat([parent, nodes], axis=0)
@@ -182,8 +163,8 @@ def _steps_to_the_end(parent: tf.Tensor, nodes: tf.Tensor, where: Places) -> tf.
     size = tf.squeeze(nodes, 0)
 
     def double(reach: tf.Tensor, ancestor: tf.Tensor, steps: tf.Tensor) -> Any:
-        steps = steps + tf.gather(steps, ancestor)
-        return reach * 2, tf.gather(ancestor, ancestor), steps
+        steps = steps + ops().at(steps, ancestor)
+        return reach * 2, ops().at(ancestor, ancestor), steps
 
     def going_on(reach: tf.Tensor, ancestor: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         # Below a cycle the ancestor never is the last: the reach ends it.

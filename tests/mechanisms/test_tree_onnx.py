@@ -111,8 +111,8 @@ def test_one_loop_over_levels_is_left_and_nothing_of_the_checks(name, opset, fol
     # One finds the levels, one goes over them.
     assert file.ops["Loop"] == 2
     assert not {"Assert", "Scan", "StringFormat"} & file.ops.keys()
-    # Only where any number is summed: a few slots of a node, or rows more of them.
-    assert file.ops["If"] == (1 if name == "child_sum" else 0)
+    # Only where any number is summed: rows of slots if need be; two children, few, or any number.
+    assert file.ops["If"] == (3 if name == "child_sum" else 0)
     batch = batch_of(random_rows([5, 0, 9], KINDS[name].arity), KINDS[name], slots=True)
     assert_equal(file, batch, CHOSEN[name])
 
@@ -139,6 +139,14 @@ def test_children_beyond_the_slots_of_a_node_count_as_the_others_do(name, folder
     rows = [complete(6, 3), chain(3), [], star(5), complete(9, 2), [-1], complete(2, 7)]
     batch, _ = batch_of(rows, KINDS[name]).permuted(np.random.default_rng(1))
     assert_equal(file, batch, CHOSEN[name], SUMMANDS)
+
+
+@pytest.mark.parametrize("name", ["child_sum", "layer_mean", "layer_max"])
+def test_two_children_count_as_any_number_does(name, folder):
+    file = exported(name, folder, CHOSEN[name])
+    # Where no node has more, the messages are added in pairs, and some nodes have one child.
+    rows = [complete(2, 5), chain(4), [], *random_rows([20] * 10, arity=2)]
+    assert_equal(file, batch_of(rows, KINDS[name]), CHOSEN[name], MANY)
 
 
 def test_threads_lose_no_child(folder):
