@@ -80,14 +80,14 @@ class Slots:
             turn = tf.truncatediv(slot, self.few)
             behind = inner + ops().at(more, row) + turn - 1
             own = slot - turn * self.few
-            owners = tf.expand_dims(chosen(row, (turn > 0) & (own == 0)), 1)
+            owners = chosen(row, (turn > 0) & (own == 0))
             return [tf.where(turn > 0, behind, row), own, more, owners]
 
         def own() -> list[tf.Tensor]:
-            return [row, slot, tf.zeros([1], tf.int64), tf.zeros([0, 1], tf.int64)]
+            return [row, slot, self.number, row[:0]]  # nobody asks for `more`
 
         row, slot, self.more, owners = tf.cond(self.is_crowded, crowded, own)
-        self.owners = tf.ensure_shape(owners, [None, 1])
+        self.owners = tf.expand_dims(tf.ensure_shape(owners, [None]), 1)
         rows = inner + tf.shape(self.owners, tf.int64)[:1]
         return tf.ensure_shape(row, [None]), tf.ensure_shape(slot, [None]), rows
 
