@@ -15,7 +15,7 @@ from keras_blocks.export.conversion.element_types import computes_in
 from keras_blocks.export.conversion.loading import as_model
 from keras_blocks.export.graphs import op_counts
 from keras_blocks.export.onnx_side import OnnxSide, RefusedError
-from keras_blocks.export.placing import beside, check_target, serialized
+from keras_blocks.export.placing import beside, folders_for, serialized
 from keras_blocks.export.progress import shown
 from keras_blocks.export.proof.levels import Budget, Verify, level_of
 from keras_blocks.export.proof.padding import proven_signature
@@ -85,45 +85,45 @@ def export_onnx(
     if verify is not False:
         level_of(verify), Budget(time_budget)  # before the work, so that an error costs none
     target = Path(filepath)
-    check_target(target)
-    opset = DEFAULT_OPSET if opset_version is None else opset_version
-    model = as_model(model)
-    apart: Apart = {}
-    with shown("converting", verbose):
-        signature = proven_signature(model, input_signature)
-        converted = to_onnx(model, signature, opset, apart)
-    if external_data or apart:
-        place = pair_beside(target, converted, apart)
-    else:
-        place = beside(target, serialized(converted))
-    with without_older_data(target), place as written:
-        if computes_in(model, "float64"):
-            _load(written, " Build the model in float32: onnxruntime knows few ops in float64.")
-        if verify:
-            parity = prove(
-                model,
-                signature,
-                written,
-                name=str(target),
-                verify=verify,
-                time_budget=time_budget,
-                verbose=verbose,
-            )
-            parity.raise_if_wrong()
-            entry = converted.metadata_props.add()
-            entry.key, entry.value = PROOF_METADATA_KEY, json.dumps(parity.summary())
-            written.write_bytes(serialized(converted))
+    with folders_for(target):
+        opset = DEFAULT_OPSET if opset_version is None else opset_version
+        model = as_model(model)
+        apart: Apart = {}
+        with shown("converting", verbose):
+            signature = proven_signature(model, input_signature)
+            converted = to_onnx(model, signature, opset, apart)
+        if external_data or apart:
+            place = pair_beside(target, converted, apart)
         else:
-            parity = None
-            _load(written)
-    return ExportResult(
-        filepath=str(target),
-        contract=signature.contract,
-        opset_version=opset,
-        op_counts=op_counts(converted),
-        size_bytes=size_of(target),
-        parity=parity,
-    )
+            place = beside(target, serialized(converted))
+        with without_older_data(target), place as written:
+            if computes_in(model, "float64"):
+                _load(written, " Build the model in float32: onnxruntime knows few ops in float64.")
+            if verify:
+                parity = prove(
+                    model,
+                    signature,
+                    written,
+                    name=str(target),
+                    verify=verify,
+                    time_budget=time_budget,
+                    verbose=verbose,
+                )
+                parity.raise_if_wrong()
+                entry = converted.metadata_props.add()
+                entry.key, entry.value = PROOF_METADATA_KEY, json.dumps(parity.summary())
+                written.write_bytes(serialized(converted))
+            else:
+                parity = None
+                _load(written)
+        return ExportResult(
+            filepath=str(target),
+            contract=signature.contract,
+            opset_version=opset,
+            op_counts=op_counts(converted),
+            size_bytes=size_of(target),
+            parity=parity,
+        )
 
 
 def _load(written: Path, advice: str = "") -> None:

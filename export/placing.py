@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import onnx
@@ -13,12 +13,23 @@ import onnx
 from keras_blocks.errors import ExportError
 
 
-def check_target(target: Path) -> None:
-    """Makes missing folders; a target that is a folder itself is refused."""
+@contextmanager
+def folders_for(target: Path) -> Iterator[None]:
+    """Makes missing folders, and takes them away again if the context does not end well; a target
+    that is a folder itself is refused.
+    """
     if target.is_dir():
         raise IsADirectoryError(f"'{target}' is a folder; give the name of a file")
+    missing = [folder for folder in target.parents if not folder.exists()]
     # Before the work, so that a folder that cannot be written to does not cost it.
     target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # it is somebody else's by now
+                folder.rmdir()
+        raise
 
 
 def serialized(model: onnx.ModelProto) -> bytes:

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
+
+_NOTE = "_windows"
+
+Fits = Callable[[tf.Tensor, Mapping[int, int]], bool]
+"""Whether the axes of a tensor are known to be as long as this, before there is any data."""
+
+_FITS: ContextVar[Fits] = ContextVar("fits", default=lambda x, sizes: False)
+
+
+@contextmanager
+def known_to_fit(fits: Fits) -> Iterator[None]:
+    """Within the context, windows that are known to fit need no branch."""
+    token = _FITS.set(fits)
+    try:
+        yield
+    finally:
+        _FITS.reset(token)
 
 
 def unless_too_short(
@@ -14,6 +34,7 @@ def unless_too_short(
     slide: Callable[[], tf.Tensor],
     count: Callable[[tuple[tf.Tensor, ...]], Sequence[tf.Tensor]],
     features: int | None = None,
+    strides: Sequence[int] | None = None,
 ) -> tf.Tensor:
     """The result of windows over (batch, spatial..., features), without a step where none fits.
 
@@ -25,7 +46,10 @@ def unless_too_short(
         slide: gives the result where every axis is long enough.
         count: takes the lengths of the spatial axes and gives the steps of the result along each.
         features: int, the last axis of the result; None for that of the input.
+        strides: the steps from one window to the next along each spatial axis, 1 by default.
     """
+    if _FITS.get()(x, dict(enumerate(widths, start=1))):
+        return slide()
     # In 64 bits, as ONNX has its shapes.
     sizes = tf.shape(x, tf.int64)
 
@@ -37,4 +61,26 @@ def unless_too_short(
     result = tf.cond(functools.reduce(tf.logical_and, fits), slide, nothing)
     last = x.shape[-1] if features is None else features
     result.set_shape((x.shape[0], *(None for _ in widths), last))
+    if not tf.executing_eagerly():
+        _note(result, x, [*widths, *(strides or [1] * len(widths))])
     return result
+
+
+def windows_of(result: tf.Tensor) -> tuple[tf.Tensor, list[tuple[int, int]]] | None:
+    """Of what `unless_too_short` gave in a graph, the input, and the width and stride of each axis;
+    None of other tensors."""
+    try:
+        note = result.op.get_attr(_NOTE)
+    except ValueError:
+        return None
+    name, *numbers = note
+    sizes = [int(number) for number in numbers]
+    rank = len(sizes) // 2
+    pairs = list(zip(sizes[:rank], sizes[rank:], strict=True))
+    return result.graph.get_tensor_by_name(name.decode()), pairs
+
+
+def _note(result: tf.Tensor, x: tf.Tensor, sizes: Sequence[int]) -> None:
+    texts = [x.name.encode(), *(str(size).encode() for size in sizes)]
+    values = attr_value_pb2.AttrValue.ListValue(s=texts)
+    result.op._set_attr(_NOTE, attr_value_pb2.AttrValue(list=values))

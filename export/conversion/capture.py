@@ -17,13 +17,14 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.element_types import computes_in, in_file_dtype, widen
 from keras_blocks.export.conversion.hooks import replaced_calls
-from keras_blocks.export.conversion.least_sizes import note
+from keras_blocks.export.conversion.least_sizes import are_asked_for, note
 from keras_blocks.export.conversion.scopes import scoped
 from keras_blocks.export.conversion.signature import Signature, trace
 from keras_blocks.export.conversion.standins import OnnxNode, stand_ins
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.passes.opsets import DEFAULT_OPSET
 from keras_blocks.export.weight_files import Apart
+from keras_blocks.short_axes import known_to_fit
 
 _LARGEST_WHOLE = 1_800_000_000  # bytes of weights; the rest of a message has its share too
 _SMALLEST_APART = 2**20  # bytes; passes over the graph may want to read the small ones
@@ -101,7 +102,8 @@ def capture(
         # Identities give every output a tensor of its own, even one that is also an input.
         return [tf.identity(part) for part in signature.unpack(outputs)]
 
-    with stand_ins(opset) as nodes, replaced_calls(model, scoped(model, lowered_call)):
+    lowered = replaced_calls(model, scoped(model, lowered_call))
+    with stand_ins(opset) as nodes, known_to_fit(are_asked_for), lowered:
         concrete = trace(run, specs)
     inputs = [tensor.name for tensor in concrete.inputs[: len(specs)]]
     outputs = [tensor.name for tensor in concrete.outputs]

@@ -15,6 +15,8 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from keras_blocks.short_axes import windows_of
+
 _NOTE = "_least_sizes"
 # fmt: off
 _ELEMENTWISE = frozenset([
@@ -63,6 +65,19 @@ def ask_for_windows(layer: keras.layers.Layer, tensor: tf.Tensor) -> None:
     ask(tensor, dict(enumerate(widths, first)))
 
 
+def ask_for_a_step(layer: keras.layers.Layer, tensor: tf.Tensor) -> None:
+    """Notes what a pooling over all steps asks of inputs that have windows before it.
+
+    Of no steps there is no mean and no maximum. Where there is no window the model says itself what
+    it makes of an empty input.
+    """
+    first = 1 if layer.data_format == "channels_last" else 2
+    axes = range(first, first + tensor.shape.rank - 2)
+    found = _led_back(tensor, dict.fromkeys(axes, 1))
+    if found is not None and any(size > 1 for size in found[1].values()):
+        ask(tensor, dict.fromkeys(axes, 1))
+
+
 def ask(tensor: tf.Tensor, sizes: Mapping[int, int]) -> None:
     """Notes the least sizes of a tensor's axes at the input that they come from, if any.
 
@@ -86,9 +101,10 @@ def note(placeholder: tf.Tensor, least: Sequence[int]) -> None:
 def least_sizes(tensor: tf.Tensor) -> tuple[int, ...]:
     """What was noted at an input; 0 for each axis where nothing was."""
     try:
-        return tuple(tensor.op.get_attr(_NOTE))
+        noted = tuple(tensor.op.get_attr(_NOTE))
     except ValueError:
-        return (0,) * tensor.shape.rank
+        noted = ()
+    return noted or (0,) * tensor.shape.rank
 
 
 def _led_back(tensor: tf.Tensor, sizes: Mapping[int, int]) -> tuple[tf.Tensor, Sizes] | None:
@@ -115,6 +131,12 @@ def _before(tensor: tf.Tensor, wanted: Sizes) -> tuple[tf.Tensor, Sizes] | None:
     """A tensor that this one is made of, and what is wanted of that; None if it is not known."""
     op = tensor.op
     given = list(op.inputs)
+    noted = windows_of(tensor)
+    if noted is not None:
+        x, windows = noted
+        axes = enumerate(windows, start=1)
+        reach = {axis: (width, stride) for axis, (width, stride) in axes if axis in wanted}
+        return x, {axis: (wanted[axis] - 1) * s + width for axis, (width, s) in reach.items()}
     if op.type in _ELEMENTWISE:
         return given[tensor.value_index], wanted
     if op.type in _BROADCASTING:

@@ -17,7 +17,12 @@ import tensorflow as tf
 
 import keras_blocks as kb
 from keras_blocks.export.conversion.hooks import Call, replaced_calls
-from keras_blocks.export.conversion.least_sizes import ask, ask_for_windows, least_sizes
+from keras_blocks.export.conversion.least_sizes import (
+    ask,
+    ask_for_a_step,
+    ask_for_windows,
+    least_sizes,
+)
 
 # These hand their first input's elements on unchanged.
 _HANDS_ON = frozenset(
@@ -35,6 +40,14 @@ _HANDS_ON = frozenset(
         "StopGradient",
         "Snapshot",
     ]
+)
+_OVER_ALL_STEPS = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
 )
 _WINDOWS = (
     keras.layers.AveragePooling1D,
@@ -114,6 +127,8 @@ class Reads:
             return _before(layer.call, lambda x: self.masked.append((x, layer.mask_value)))
         if isinstance(layer, _WINDOWS) and layer.padding == "valid":
             return _before(layer.call, lambda x: ask_for_windows(layer, x))
+        if isinstance(layer, _OVER_ALL_STEPS):
+            return _before(layer.call, lambda x: ask_for_a_step(layer, x))
         if isinstance(layer, keras.layers.CategoryEncoding) and layer.output_mode == "one_hot":
             return _before(layer.call, _ask_for_two_steps)
         if isinstance(layer, kb.TreeRecursive):

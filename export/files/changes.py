@@ -19,7 +19,7 @@ from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export.files.file_comparison import compare_files
 from keras_blocks.export.graphs import RUNTIME_DOMAIN, copied, nested_graphs, set_all
 from keras_blocks.export.onnx_files import load, size_on_disk
-from keras_blocks.export.placing import beside, check_target, serialized
+from keras_blocks.export.placing import beside, folders_for, serialized
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
 from keras_blocks.export.reports.json_report import finite
@@ -91,25 +91,25 @@ def change_file(
     source = Path(filepath)
     model = load(source)
     target = source.with_name(f"{source.stem}.{suffix}.onnx") if output is None else Path(output)
-    check_target(target)
     if target.exists() and target.samefile(source) and not overwrite:
         raise ValueError(
             f"output='{target}' is the file to be changed; give another name, or "
             f"overwrite=True (--overwrite)"
         )
-    with shown("changing", trial.verbose):
-        changed = change(_with_constant_weights(model))
-    _prune_opsets(changed.model)
-    with without_older_data(target), _place(target, changed.model) as written:
-        _check(written)
-        found = compare_files(
-            source, written, inputs=trial.inputs, labels=trial.labels, seed=trial.seed,
-            verbose=trial.verbose,
-        )  # fmt: skip
-        _refuse(found, written, target, trial.max_error)
-        _describe(changed, model, found)
-        written.write_bytes(serialized(changed.model))
-        facts = replace(found.other, file=str(target), size_bytes=size_on_disk(written))
+    with folders_for(target):
+        with shown("changing", trial.verbose):
+            changed = change(_with_constant_weights(model))
+        _prune_opsets(changed.model)
+        with without_older_data(target), _place(target, changed.model) as written:
+            _check(written)
+            found = compare_files(
+                source, written, inputs=trial.inputs, labels=trial.labels, seed=trial.seed,
+                verbose=trial.verbose,
+            )  # fmt: skip
+            _refuse(found, written, target, trial.max_error)
+            _describe(changed, model, found)
+            written.write_bytes(serialized(changed.model))
+            facts = replace(found.other, file=str(target), size_bytes=size_on_disk(written))
     return ChangeReport(
         change=changed.change,
         comparison=replace(found, other=facts, outputs=_judged_by_eye(found)),

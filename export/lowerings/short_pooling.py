@@ -51,7 +51,7 @@ def lower_pooling(layer: Any) -> Call | None:
         def slide() -> tf.Tensor:
             return own_call(x) if last else tf.transpose(own_call(inputs), to_last)
 
-        y = unless_too_short(x, widths, slide, count)
+        y = unless_too_short(x, widths, slide, count, strides=strides)
         return y if last else tf.transpose(y, to_first)
 
     return call

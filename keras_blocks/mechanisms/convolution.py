@@ -219,7 +219,9 @@ class Convolution(AcceptsRagged, Lifting):
         # Zeros around the input leave room for a window wherever there is a step at all.
         if None not in steps or window.padding != "valid":
             return convolve()
-        return unless_too_short(inputs, window.extents, convolve, window.steps, units)
+        return unless_too_short(
+            inputs, window.extents, convolve, window.steps, units, window.strides
+        )
 
     def _call_rows(self, x: tf.RaggedTensor, affine: Affine | None) -> tf.RaggedTensor:
         self._check_rows()

@@ -159,7 +159,7 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         def count(sizes: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
             return [self._count(*axis) for axis in zip(sizes, widths, strides, strict=True)]
 
-        return unless_too_short(x, widths, pool, count)
+        return unless_too_short(x, widths, pool, count, strides=strides)
 
     def _pool_rows(self, x: tf.RaggedTensor, width: int, stride: int) -> tf.RaggedTensor:
         """Pools each row by itself."""

@@ -201,6 +201,16 @@ def test_missing_folders_are_made_and_a_folder_is_no_file(tmp_path):
         export_onnx(dense_model(), tmp_path)
 
 
+def test_a_refused_export_leaves_no_folder_that_it_made(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, layers.Lambda(tf.math.lgamma, output_shape=(4,))(x))
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ExportError):
+        export_onnx(model, tmp_path / "there" / "new" / "1" / "model.onnx")
+    # A server would find a version without a file.
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
 def refused_models():
     x = keras.Input((4,), name="x")
     text = keras.Input((1,), dtype="string", name="text")

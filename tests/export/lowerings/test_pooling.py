@@ -2,7 +2,10 @@
 
 import keras
 import pytest
+import tensorflow as tf
 from onnx_runs import Exported, images
+
+import keras_blocks as kb
 
 layers = keras.layers
 
@@ -52,6 +55,46 @@ def test_an_input_shorter_than_the_window_is_refused(layer, rank, data_format, t
     for size in (2, 1):
         with pytest.raises(Exception, match=f"axis_{x.shape.index(None, 1)}_is_at_least_3"):
             exported.run(images(2, *[n or size for n in x.shape[1:]]))
+
+
+def ours(x):
+    return kb.Convolution(kb.Vanilla(4), window_size=(3,) * (len(x.shape) - 2))(x)
+
+
+BEFORE_ALL_STEPS = {
+    "mean_1d": (1, 3, lambda x: layers.GlobalAveragePooling1D()(ours(x))),
+    "max_1d": (1, 2, lambda x: layers.GlobalMaxPooling1D()(kb.MaxPooling(2)(x))),
+    "strided": (
+        1,
+        5,
+        lambda x: layers.GlobalMaxPooling1D()(kb.MaxPooling(2)(kb.MaxPooling(3, 2)(x))),
+    ),
+    "mean_2d": (2, 4, lambda x: layers.GlobalAveragePooling2D()(kb.MaxPooling(2)(ours(x)))),
+    "max_2d": (2, 5, lambda x: layers.GlobalMaxPooling2D()(layers.Conv2D(2, 3)(ours(x)))),
+}
+
+
+@pytest.mark.parametrize(("rank", "least", "make"), BEFORE_ALL_STEPS.values(), ids=BEFORE_ALL_STEPS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_input_too_short_for_our_windows_and_a_mean_over_all_is_refused(
+    rank, least, make, dtype, tmp_path
+):
+    keras.config.set_dtype_policy(dtype)
+    x = keras.Input((*[None] * rank, 2), name="x", dtype=dtype)
+    exported = Exported(keras.Model(x, make(x)), tmp_path / "m.onnx")
+    # Of no steps there is no mean: what is too short is refused, and needs no branch.
+    assert "If" not in exported.ops
+    for size in (least, least + 4):
+        exported.check(tf.cast(images(2, *[size] * rank, 2), dtype))
+    with pytest.raises(Exception, match=f"axis_1_is_at_least_{least}"):
+        exported.run(tf.cast(images(2, *[least - 1] * rank, 2), dtype))
+
+
+def test_our_windows_give_no_steps_where_nothing_is_made_of_all(tmp_path):
+    x = keras.Input((None, 2), name="x")
+    exported = Exported(keras.Model(x, ours(x)), tmp_path / "m.onnx")
+    for size in (1, 2, 3, 9):
+        exported.check(images(2, size, 2))
 
 
 def network(x):
