@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from keras_blocks.serving.observers import GONE, Seen
 from keras_blocks.serving.protocol import JSON
 
+if TYPE_CHECKING:
+    from keras_blocks.serving.http1 import HttpConnection
+
 _REQUEST_ID = b"x-request-id"
-
-
-class Sender(Protocol):
-    """Where an answer goes."""
-
-    def send(
-        self,
-        exchange: Exchange,
-        status: int,
-        body: bytes | Iterable[bytes],
-        media_type: str,
-        headers: Mapping[str, str] | None,
-        stays: bool,
-    ) -> None:
-        """Writes an answer; `stays` says whether more requests may follow."""
 
 
 class Exchange:
@@ -57,7 +45,7 @@ class Exchange:
         target: bytes,
         headers: Mapping[bytes, bytes],
         body: bytes,
-        connection: Sender,
+        connection: HttpConnection,
         stays: bool,
         seen: Seen | None = None,
     ):
