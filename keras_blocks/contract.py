@@ -91,7 +91,7 @@ class TensorSpec:
     padding: float | None = None
     least: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def row_splits_name(self) -> str:
         """The name of the row splits in the ONNX graph; row i is values[splits[i]:splits[i+1]]."""
         return f"{self.name}.row_splits"
