@@ -114,9 +114,12 @@ class Examination:
             self._move_refused()
         if not self.proof.checks:
             reasons = "; ".join(f"{s.sample}: {s.reason}" for s in self.proof.skipped[:3])
+            which, advice = "every sample", GIVE_INPUTS
+            if given is not None:
+                which, advice = "the inputs that were given", "Give inputs that it takes."
             raise ExportError(
-                f"Nothing was proven: the model '{self.model.name}' refuses every sample "
-                f"({reasons}). {GIVE_INPUTS}"
+                f"Nothing was proven: the model '{self.model.name}' refuses {which} "
+                f"({reasons}). {advice}"
             )
 
     def _never_finite(self) -> None:

@@ -205,6 +205,8 @@ def test_a_model_that_refuses_every_sample_is_not_called_proven(tmp_path):
     with pytest.raises(ExportError, match=r"Nothing was proven.*'picky' refuses every sample"):
         check_parity(model, tmp_path / "model.onnx")
     assert check_parity(model, tmp_path / "model.onnx", inputs=np.ones((1, 301, 2), "f4")).ok
+    with pytest.raises(ExportError, match=r"refuses the inputs that were given .*that it takes\.$"):
+        check_parity(model, tmp_path / "model.onnx", inputs=np.ones((1, 3, 2), "f4"))
 
 
 def test_given_inputs_are_checked_in_place_of_samples(tmp_path):
