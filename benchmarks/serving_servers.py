@@ -124,12 +124,13 @@ def triton(repository: Path, python: Path, work: Path, instances: int) -> Iterat
             f'output [{{ name: "y" data_type: TYPE_FP32 dims: [{CLASSES}] }}]\n'
             f"instance_group [{{ kind: KIND_CPU count: {instances} }}]\n"
         )
-    backends = work / "triton_backends"
+    port, grpc = free_port(), free_port()
+    # Each start has its own: the processes of the one before may still run from theirs.
+    backends = work / f"triton_backends_{port}"
     shutil.copytree(binary / "backends", backends, dirs_exist_ok=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for file in (binary / "python_backend_stubs" / version).iterdir():
         shutil.copy(file, backends / "python" / file.name)
-    port, grpc = free_port(), free_port()
     command = [str(binary / "bin" / "tritonserver"), f"--model-repository={folder}"]
     command += [f"--backend-directory={backends}", f"--http-port={port}"]
     command += [f"--grpc-port={grpc}", "--allow-metrics=false", "--log-error=true"]
