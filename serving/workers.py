@@ -50,6 +50,14 @@ class Child:
     channel: Channel
     counts: Counts = field(default_factory=dict)
 
+    def kill(self) -> None:
+        """Ends it at once. `Process.kill` would also wait for one that has ended, ahead of
+        asyncio, which then warns and does not know how it ended (python/cpython#87744).
+        """
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
+
 
 class Parent:
     """Keeps so many workers going.
@@ -92,8 +100,7 @@ class Parent:
             for task in (*keepers, *others):
                 task.cancel()
             for child in self._children:
-                if child.process.returncode is None:
-                    child.process.kill()
+                child.kill()
                 await child.process.wait()
 
     # What workers ask for
@@ -177,7 +184,7 @@ class Parent:
             except KerasBlocksError as error:
                 why = str(error)
                 if not isinstance(error, GoneError):
-                    child.process.kill()
+                    child.kill()
                     if not self._started:
                         raise
             code = await child.process.wait()

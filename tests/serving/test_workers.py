@@ -1,8 +1,11 @@
 """Several processes on one address, as users start them."""
 
+import asyncio
+import logging
 import os
 import signal
 import ssl
+import sys
 import threading
 import time
 
@@ -12,7 +15,9 @@ import numpy as np
 import onnx_files
 import pytest
 
+from keras_blocks.serving.channel import Channel
 from keras_blocks.serving.messages import SERVICE, message_class
+from keras_blocks.serving.workers import Child
 
 from .test_metrics import values
 from .test_server import START_SECONDS, infer, outcome, server, url_in
@@ -145,6 +150,22 @@ def test_a_folder_that_cannot_be_served_is_one_error(tmp_path):
     assert code == 2
     assert text.count("\n") == 1
     assert "holds no models" in text
+
+
+def test_a_worker_killed_over_and_over_is_told_of_as_killed(caplog):
+    async def code():
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "import time; time.sleep(60)"
+        )
+        child = Child(process, Channel({}))
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:  # the loop cannot learn of the end meanwhile
+            child.kill()
+        return await process.wait()
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        assert asyncio.run(code()) == -signal.SIGKILL
+    assert not caplog.messages
 
 
 def test_the_folder_is_watched_when_the_workers_have_loaded_it(tmp_path):
