@@ -2,8 +2,8 @@
 
 \b
     python benchmarks/serving.py --setup-peers peers    # makes the peers' environments, once
-    python benchmarks/serving.py --peers peers          # all, about a quarter of an hour
-    python benchmarks/serving.py --quick                # short bursts, to see it run
+    python benchmarks/serving.py --peers peers          # all, about a quarter of an hour a round
+    python benchmarks/serving.py --quick                # short bursts and one round, to see it run
     python benchmarks/serving.py --only triton          # beside ours and the bounds, that one
     python benchmarks/serving.py --write-docs           # docs/serving.md from the saved results
 
@@ -11,16 +11,19 @@ Models: `tiny` (64 -> 128 -> 10), `seq` (embedding, LSTM 64, 32 steps) and `mixe
 to 128 steps). Ours has as many processes as cores, and once one; Triton and Mosec have one instance
 of a model, and once as many as cores. wrk drives HTTP and h2load gRPC, each on one thread (Debian:
 `apt install wrk nghttp2-client`); server and load share the machine. Bounds: a server that does
-nothing, and onnxruntime alone on rows in a loop. onnxruntime has one thread everywhere.
+nothing, and onnxruntime alone on rows in a loop. onnxruntime has one thread everywhere. The servers
+take turns, so that the machine's moods fall on all alike; figures are medians over the rounds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -61,8 +64,9 @@ JSON = {"Content-Type": "application/json"}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, help=f"\b\n{__doc__}")
-@click.option("--quick", is_flag=True, help="Bursts of 2 seconds, at 1 and 32 connections.")
+@click.option("--quick", is_flag=True, help="One round, of 2 seconds at 1 and 32 connections.")
 @click.option("--seconds", default=8.0, show_default=True, help="Length of a burst.")
+@click.option("--rounds", default=3, show_default=True, help="How many turns each server has.")
 @click.option("--only", default="", help="Only peers with this in their name.", metavar="NAME")
 @click.option("--peers", "folder", type=click.Path(path_type=Path), help="Made by --setup-peers.")
 @click.option(
@@ -78,6 +82,7 @@ JSON = {"Content-Type": "application/json"}
 def main(
     quick: bool,
     seconds: float,
+    rounds: int,
     only: str,
     folder: Path | None,
     setup: Path | None,
@@ -98,6 +103,7 @@ def main(
         names = ", ".join(lacking)
         raise click.ClickException(f"{names} not found: apt install wrk nghttp2-client")
     bursts = (2.0, (1, MIXED_CONNECTIONS)) if quick else (seconds, CONNECTIONS)
+    rounds = 1 if quick else rounds
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -105,18 +111,22 @@ def main(
         build(repository)
         facts = surroundings(PACKAGES)
         console.print(describe(facts), highlight=False, soft_wrap=True)
-        for name, start in contestants(repository, work, folder, only).items():
+        found = contestants(repository, work, folder, only)
+        for turn, (name, start) in itertools.product(range(rounds), found.items()):
             try:
                 with start() as server:
                     for row in race(name, server, *bursts):
                         rows.append(row)
-                        console.print(line(row), highlight=False, soft_wrap=True)
+                        console.print(f"{turn + 1}. {line(row)}", highlight=False, soft_wrap=True)
             except (RuntimeError, OSError, StopIteration) as error:
-                console.print(f"{name} does not take part: {error}", soft_wrap=True)
+                console.print(f"{turn + 1}. {name} does not take part: {error}", soft_wrap=True)
+        rows = medians(rows)
         rows += list(alone(repository, bursts[0]))
         stages = stages_of(repository, bursts[0])
-    record = {"surroundings": facts, "seconds": bursts[0], "rows": rows, "stages": stages}
-    paths = save("serving", record, report(rows, stages, facts, bursts[0]), output)
+    record = {"surroundings": facts, "seconds": bursts[0], "rounds": rounds, "rows": rows,
+              "stages": stages}  # fmt: skip
+    spans = f"Bursts of {bursts[0]:g} s, each figure the median of {rounds}, the servers in turn"
+    paths = save("serving", record, report(rows, stages, facts, spans), output)
     console.print(f"Saved {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)
 
 
@@ -216,6 +226,21 @@ def row_of(server: str, model: str, protocol: str, connections: int, load: Load)
     }
 
 
+def medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row in the place of those of each server and contest; all that failed is counted."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["server"], _contest(row)), []).append(row)
+    merged = []
+    for group in groups.values():
+        middle = dict(group[0], failed=sum(row["failed"] for row in group))
+        for key in ("rate", "p50", "p99", "cpu"):
+            known = [row[key] for row in group if row[key] is not None]
+            middle[key] = statistics.median(known) if known else None
+        merged.append(middle)
+    return merged
+
+
 def line(row: dict[str, Any]) -> str:
     failed = f", {row['failed']} FAILED" if row["failed"] else ""
     return (
@@ -226,7 +251,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def report(
-    rows: list[dict[str, Any]], stages: dict[str, float], facts: dict[str, Any], seconds: float
+    rows: list[dict[str, Any]], stages: dict[str, float], facts: dict[str, Any], spans: str
 ) -> str:
     """One table; `ours / it` is our rate by the row's, in the same contest."""
     ours = {_contest(row): row["rate"] for row in rows if row["server"] == "ours"}
@@ -235,7 +260,7 @@ def report(
         "",
         describe(facts),
         "",
-        f"Bursts of {seconds:g} s. The processor time is that of the server, in all its processes.",
+        f"{spans}. The processor time is that of the server, in all its processes.",
         "",
         "## Goals",
         "",
