@@ -21,6 +21,8 @@ from keras_blocks.mechanisms.tree_schedule import Schedule
 
 _PAIR = 2
 """So many are added as they are: a reduction takes four times as long."""
+_NOTHING = tf.constant(-1, tf.int64)
+"""The last place in a list, as ONNX counts, where the row stands that an empty slot gets."""
 
 
 class Slots:
@@ -50,11 +52,10 @@ class Slots:
             row, slot, rows = self._in_rows(plan, row, slot, inner)
         else:
             self.few = tf.constant([self.arity], tf.int64)
-        # 0 is the place of nothing in the list.
         self.sources = tf.tensor_scatter_nd_update(
-            tf.zeros(tf.concat([rows, self.few], axis=0), tf.int64),
+            tf.fill(tf.concat([rows, self.few], axis=0), _NOTHING),
             tf.stack([row, slot], axis=1),
-            children.of(seats.within) + 1,
+            children.of(seats.within),
         )
         if self.arity is None:
             self.behind = Span(inner, rows).of(self.sources)
@@ -68,11 +69,13 @@ class Slots:
         more: (inner nodes + 1,) how many rows the nodes before have more, where any has.
         owners: (rows behind, 1) the inner node that each belongs to.
         """
-        most = tf.reduce_max(tf.concat([[_PAIR], self.number], axis=0), keepdims=True)
+        most = tf.reduce_max(tf.concat([[1], self.number], axis=0), keepdims=True)
         # All slots together are not many more than the nodes.
         mean = tf.truncatediv(plan.nodes, tf.maximum(inner, 1)) + 1
-        self.few = tf.minimum(most, tf.maximum(mean, FEW_SLOTS))
-        self.is_paired = tf.squeeze(most <= _PAIR, 0)
+        self.few = tf.minimum(tf.maximum(most, _PAIR), tf.maximum(mean, FEW_SLOTS))
+        alike = tf.equal(most * inner, tf.shape(row, tf.int64))
+        self.is_alone = tf.squeeze(alike & (most < _PAIR), 0)
+        self.is_paired = tf.squeeze(alike & tf.equal(most, _PAIR), 0)
         self.is_crowded = tf.squeeze(most > self.few, 0)
 
         def crowded() -> list[tf.Tensor]:
@@ -98,31 +101,40 @@ class Slots:
             messages: those of a level's children.
             inner: the nodes that get them, among all inner nodes.
         """
-        least = 0 if self.combination.adds() else -math.inf
-        lists = []
-        for part in keras.tree.flatten(messages):
-            nothing = tf.fill([1, part.shape[-1]], tf.constant(least, part.dtype))
-            lists.append(tf.concat([nothing, part], axis=0))
+        parts = keras.tree.flatten(messages)
         slots = [None] if self.arity is None else [None, self.arity]
-        taken = self._side_by_side(lists, inner) if self.arity else self._combined(lists, inner)
-        shapes = [[*slots, part.shape[-1]] for part in lists]
+        taken = self._side_by_side(parts, inner) if self.arity else self._combined(parts, inner)
+        shapes = [[*slots, part.shape[-1]] for part in parts]
         taken = [tf.ensure_shape(x, shape) for x, shape in zip(taken, shapes, strict=True)]
         return keras.tree.pack_sequence_as(messages, taken)
 
-    def _side_by_side(self, lists: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
+    def _lists(self, parts: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The messages, and behind them the one that counts as nothing."""
+        least = 0 if self.combination.adds() else -math.inf
+        lists = []
+        for part in parts:
+            nothing = tf.fill([1, part.shape[-1]], tf.constant(least, part.dtype))
+            lists.append(tf.concat([part, nothing], axis=0))
+        return lists
+
+    def _side_by_side(self, parts: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
         """(inner nodes, arity, width), the messages to each node."""
         sources = inner.of(self.sources)
-        return [tf.gather(part, sources) for part in lists]
+        return [tf.gather(part, sources) for part in self._lists(parts)]
 
-    def _combined(self, lists: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
+    def _combined(self, parts: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
         """(inner nodes, width), the messages to each node as one."""
         rows = tf.cond(
             self.is_paired,
-            lambda: self._added(lists, inner),
+            lambda: self._added(parts, inner),
             lambda: tf.cond(
-                self.is_crowded,
-                lambda: self._crowded(lists, inner),
-                lambda: self._reduced(lists, inner.of(self.sources)),
+                self.is_alone,
+                lambda: self._alone(parts, inner),
+                lambda: tf.cond(
+                    self.is_crowded,
+                    lambda: self._crowded(self._lists(parts), inner),
+                    lambda: self._reduced(self._lists(parts), inner.of(self.sources)),
+                ),
             ),
         )
         if self.combination.kind != "mean":
@@ -130,12 +142,17 @@ class Slots:
         number = tf.expand_dims(inner.of(self.number), 1)
         return [row / tf.cast(number, row.dtype) for row in rows]
 
-    def _added(self, lists: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
-        """The messages to nodes with at most two children, one to the other."""
+    def _alone(self, parts: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
+        """The messages to nodes with one child each."""
+        only, _ = self.pair
+        return [tf.gather(part, inner.of(only)) for part in parts]
+
+    def _added(self, parts: list[tf.Tensor], inner: Span) -> list[tf.Tensor]:
+        """The messages to nodes with two children each, one to the other."""
         add = tf.add if self.combination.adds() else tf.maximum
         one, other = (inner.of(places) for places in self.pair)
-        rows = [add(tf.gather(part, one), tf.gather(part, other)) for part in lists]
-        return [tf.ensure_shape(x, [None, y.shape[-1]]) for x, y in zip(rows, lists, strict=True)]
+        rows = [add(tf.gather(part, one), tf.gather(part, other)) for part in parts]
+        return [tf.ensure_shape(x, [None, y.shape[-1]]) for x, y in zip(rows, parts, strict=True)]
 
     def _reduced(self, lists: list[tf.Tensor], sources: tf.Tensor) -> list[tf.Tensor]:
         """Rows of slots, each reduced to one row."""

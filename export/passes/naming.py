@@ -61,8 +61,8 @@ def rename(graph: onnx.GraphProto, fixed: Mapping[str, str], root: str) -> None:
                 names.give(name, node.name)
             for name in node.input:
                 if name in weights:
-                    own = scopes.within(name)
-                    names.give(name, _joined(own or scope, _last(name) if own else _CONSTANT))
+                    path = scopes.path(name)
+                    names.give(name, path or _joined(scope, _CONSTANT))
             for attribute in node.attribute:
                 if attribute.type == onnx.AttributeProto.GRAPH:
                     attribute.g.name = f"{node.name}/{attribute.name}"
@@ -101,18 +101,19 @@ class _Scopes:
         """The scope of a node, which still has the outputs that it had."""
         return self._scopes[_key(node)]
 
-    def within(self, name: str) -> str:
-        """The scope that a name says, if any."""
-        plain = plain_name(name).partition("_tfg_inlined_")[0]
+    def path(self, name: str) -> str:
+        """The path that a name says, if any."""
+        plain = plain_name(name)
         found = self._start.search(plain)
         if found is None:
             return ""
-        return f"{self._root}/{plain[found.end() :]}".rpartition("/")[0]
+        # Functions that the node was inlined from stand before the path, and where to behind it.
+        return f"{self._root}/{plain[found.end() :].partition('_tfg_inlined_')[0]}"
 
     def _fill(self, graph: onnx.GraphProto, around: str) -> None:
         # Of two states of a loop that are the same tensor, either may be the first.
         own = {
-            _key(node): "" if node.op_type == "Identity" else self.within(node.name)
+            _key(node): "" if node.op_type == "Identity" else _scope(self.path(node.name))
             for node in graph.node
         }
         of_readers: dict[str, str] = {}
@@ -140,6 +141,10 @@ def _key(node: onnx.NodeProto) -> str:
 def _last(name: str) -> str:
     """The last part of a name."""
     return plain_name(name).partition("_tfg_inlined_")[0].rpartition("/")[2]
+
+
+def _scope(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _joined(scope: str, name: str) -> str:

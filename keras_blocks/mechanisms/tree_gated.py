@@ -14,10 +14,10 @@ from keras_blocks.mechanisms.tree_ops import ops
 Gates = tuple[tf.Tensor, ...]
 """Sums before their nonlinearity: all gates side by side in one tensor, or one tensor for each."""
 
-Own = dict[str, tf.Tensor]
+Own = dict[str, Any]
 """What nodes bring to their gates themselves: the "sums" W x + b, for each kernel of the children,
-or the "features" x that are still to be multiplied, or nothing where they have none. See
-`Ops.gates_apart`."""
+in one tensor or as `Gates`; or the "features" x that are still to be multiplied, or nothing where
+they have none. See `Ops.gates_apart`."""
 
 
 class GatedTreeCell(TreeCell):
@@ -88,8 +88,11 @@ class GatedTreeCell(TreeCell):
             features: (nodes, size).
             kernels: U of the first gates, as `with_children` will be given them, in this order.
         """
-        if ops().gates_apart:
+        if ops().gates_apart and not ops().features_first:
             return {"features": features}
+        if ops().gates_apart:
+            each = (self._range(kernels, number) for number in range(len(kernels)))
+            return {f"sums_{n}": self.of_features(features, *gates) for n, gates in enumerate(each)}
         (sums,) = self.of_features(features, 0, self._gates_of(kernels))
         return self._sums(sums, kernels)
 
@@ -98,6 +101,10 @@ class GatedTreeCell(TreeCell):
         if ops().gates_apart:
             return {}
         return self._sums(self.biases(0, self._gates_of(kernels), nodes), kernels)
+
+    def _range(self, kernels: Sequence[Any], number: int) -> tuple[int, int]:
+        """The first gate of one of the kernels, and the one behind its last."""
+        return self._gates_of(kernels[:number]), self._gates_of(kernels[: number + 1])
 
     def _gates_of(self, kernels: Sequence[Any]) -> int:
         return sum(kernel.shape[1] for kernel in kernels) // self.units
@@ -132,10 +139,13 @@ class GatedTreeCell(TreeCell):
             kernels: as `own` was given them.
         """
         kernel = tf.convert_to_tensor(kernels[number])
-        if f"sums_{number}" in own:
-            return (ops().add_product(own[f"sums_{number}"], vectors, kernel),)
-        first = self._gates_of(kernels[:number])
-        last = first + self._gates_of([kernel])
+        sums = own.get(f"sums_{number}")
+        if isinstance(sums, tuple):
+            parts = tf.split(kernel, len(sums), axis=1)
+            return tuple(ops().product(vectors, *pair) for pair in zip(parts, sums, strict=True))
+        if sums is not None:
+            return (ops().add_product(sums, vectors, kernel),)
+        first, last = self._range(kernels, number)
         if "features" in own:
             kernel = tf.concat([self.of_gates(self.kernel, first, last), kernel], axis=0)
             vectors = tf.concat([own["features"], vectors], axis=-1)

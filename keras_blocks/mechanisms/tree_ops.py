@@ -24,10 +24,14 @@ class Ops:
             beside what comes from the children. Then nothing is cut apart, each product can end in
             its nonlinearity, and the sums of all nodes need not pass through memory. Where every
             operation costs more, or a gradient is asked, few large products are the better form.
+        features_first: bool, whether such products are made of the features of all nodes at once,
+            and each level adds to them. For few nodes, where it is the weights that go through the
+            cache on each level.
         climb: the class of the pass from the leaves to the roots, or None for `Climb`.
     """
 
     gates_apart = False
+    features_first = False
     climb: Any = None
 
     def pile(self, row: Any, dtype: Any) -> Any:

@@ -11,11 +11,14 @@ from tree_cases import KINDS, WIDTH, batch_of, batches, chain, random_rows, star
 
 import keras_blocks as kb
 from keras_blocks.errors import ExportError
+from keras_blocks.export.lowerings import tree_climb
 
 OTHER_ORDER = 5e-6  # float32, sums in another order, a few levels deep
 MANY = 2e-5  # and hundreds of levels
 SUMMANDS = 5e-4  # thousands of them in groups: either order is off by 3e-4 now and then
 
+# A file goes another way over small batches. With this bound the batches here go both.
+FEW_NODES = 10
 THREADED_RUNS = 20  # sums that race went wrong in a tenth of the runs
 
 # Each cell once, and each setting; the slow tests cross them.
@@ -42,10 +45,10 @@ CROSSED = [
 FILES = {}
 
 
-def exported(name, folder, chosen, **options):
+def exported(name, folder, chosen, few_nodes=FEW_NODES, **options):
     """The model of a setting beside its file, which is slow to make."""
     kind = KINDS[name]
-    key = name, *chosen.items(), *options.items()
+    key = name, few_nodes, *chosen.items(), *options.items()
     if key not in FILES:
         inputs = [
             keras.Input((None, WIDTH), ragged=True, name="features"),
@@ -55,7 +58,9 @@ def exported(name, folder, chosen, **options):
             inputs.append(keras.Input((None,), dtype="int32", ragged=True, name="edges"))
         layer = kb.TreeRecursive(kind.cell(), **dict(kind.options), **chosen)
         model = random_weights(keras.Model(inputs, layer(inputs)))
-        FILES[key] = Exported(model, folder / "m.onnx", **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tree_climb, "FEW_NODES", few_nodes)
+            FILES[key] = Exported(model, folder / "m.onnx", **options)
     return FILES[key]
 
 
@@ -106,13 +111,13 @@ def assert_any_batch(name, folder, chosen, examples):
 
 
 @pytest.mark.parametrize(("name", "opset"), [("child_sum", 16), ("n_ary", 23)])
-def test_one_loop_over_levels_is_left_and_nothing_of_the_checks(name, opset, folder):
+def test_loops_over_levels_are_left_and_nothing_of_the_checks(name, opset, folder):
     file = exported(name, folder, CHOSEN[name], opset_version=opset)
-    # One finds the levels, one goes over them.
-    assert file.ops["Loop"] == 2
+    # One finds the levels; of two one goes over them, in small batches the other.
+    assert file.ops["Loop"] == 3
     assert not {"Assert", "Scan", "StringFormat"} & file.ops.keys()
-    # Only where any number is summed: rows of slots if need be; two children, few, or any number.
-    assert file.ops["If"] == (3 if name == "child_sum" else 0)
+    # Where any number is summed: rows of slots if need be; in each loop two children, one, or more.
+    assert file.ops["If"] == (1 + 1 + 2 * 3 if name == "child_sum" else 1)
     batch = batch_of(random_rows([5, 0, 9], KINDS[name].arity), KINDS[name], slots=True)
     assert_equal(file, batch, CHOSEN[name])
 
@@ -132,21 +137,26 @@ def complete(arity, depth):
     return (np.arange(nodes) - 1) // arity
 
 
+@pytest.mark.parametrize("few_nodes", [FEW_NODES, tree_climb.FEW_NODES])
 @pytest.mark.parametrize("name", ["child_sum", "layer_mean", "layer_max"])
-def test_children_beyond_the_slots_of_a_node_count_as_the_others_do(name, folder):
-    file = exported(name, folder, CHOSEN[name])
+def test_children_beyond_the_slots_of_a_node_count_as_the_others_do(name, few_nodes, folder):
+    file = exported(name, folder, CHOSEN[name], few_nodes)
     # The many narrow nodes keep the slots few: nodes of 6 have two rows of them, those of 9 three.
     rows = [complete(6, 3), chain(3), [], star(5), complete(9, 2), [-1], complete(2, 7)]
     batch, _ = batch_of(rows, KINDS[name]).permuted(np.random.default_rng(1))
     assert_equal(file, batch, CHOSEN[name], SUMMANDS)
 
 
+@pytest.mark.parametrize("few_nodes", [FEW_NODES, tree_climb.FEW_NODES])
 @pytest.mark.parametrize("name", ["child_sum", "layer_mean", "layer_max"])
-def test_two_children_count_as_any_number_does(name, folder):
-    file = exported(name, folder, CHOSEN[name])
-    # Where no node has more, the messages are added in pairs, and some nodes have one child.
-    rows = [complete(2, 5), chain(4), [], *random_rows([20] * 10, arity=2)]
-    assert_equal(file, batch_of(rows, KINDS[name]), CHOSEN[name], MANY)
+def test_one_child_and_two_count_as_any_number_does(name, few_nodes, folder):
+    file = exported(name, folder, CHOSEN[name], few_nodes)
+    chains = [chain(4), [], chain(20), [-1], chain(9)]
+    pairs = [complete(2, 5), [-1], [], complete(2, 2)]
+    either = [*pairs, *chains, *random_rows([20] * 10, arity=2)]
+    for rows in chains, pairs, either:
+        batch, _ = batch_of(rows, KINDS[name]).permuted(np.random.default_rng(1))
+        assert_equal(file, batch, CHOSEN[name], MANY)
 
 
 def test_threads_lose_no_child(folder):
