@@ -6,9 +6,12 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import SHORTEST_RUN, WARM_UPS, Timing, in_turns, seconds
+from harness import WARM_UPS, Timing, in_turns, seconds
 
 FEWEST_ROUNDS = 7
+# A turn takes at least so many seconds: one of 100 ms leaves the caches cold, and the first call of
+# one of 1 ms behind it would be a third of three.
+SHORTEST_TURN = 20e-3
 # A contest that would take longer than this many seconds has fewer rounds.
 LONGEST_CONTEST = 40.0
 SLOW = 2.0
@@ -27,7 +30,7 @@ def rounds(clocks: Mapping[str, Clock], runs: int) -> dict[str, list[float]]:
     calls, expected = {}, 0.0
     for name, measure in clocks.items():
         quickest = min(_warm_ups(measure))
-        calls[name] = max(1, round(SHORTEST_RUN / max(quickest, 1e-9)))
+        calls[name] = max(1, round(SHORTEST_TURN / max(quickest, 1e-9)))
         expected += calls[name] * quickest
     runs = min(runs, max(FEWEST_ROUNDS, int(LONGEST_CONTEST / expected)))
     ready = [functools.partial(measure, calls[name]) for name, measure in clocks.items()]

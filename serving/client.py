@@ -192,6 +192,10 @@ class Client:
             connection.request(method, self._prefix + path, body or None, given)
             answer = connection.getresponse()
             content = answer.read()
+        except ConnectionRefusedError as error:
+            where = f"{connection.host}:{connection.port}"
+            message = f"no server answers at {where}; start it with `keras-blocks serve`"
+            raise ConnectionRefusedError(error.errno, message) from None
         except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
             connection.close()
             if not used:

@@ -79,6 +79,19 @@ def _below(folder: Path) -> list[Path]:
         return []
 
 
+def check_repository(directory: Path) -> None:
+    """Refuses what is no folder.
+
+    Raises:
+        ModelLoadError: says what is there.
+    """
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise ModelLoadError(
+            f"{directory} {what}; a folder with <name>/<version>/{MODEL_FILE} expected"
+        )
+
+
 def model_folders(directory: Path | None) -> list[str]:
     """The names of the models that a repository's folder holds, loaded or not.
 
@@ -132,21 +145,21 @@ async def watch(
             rests, before[name] = before.get(name) == state, state
             # A model that was unloaded by hand stays so until its files change.
             if rests and state != holding().states.get(name):
-                await _try(load(name), name)
+                await _try(load(name), name, "loaded")
         for name in _gone(holding(), names):
-            await _try(forget(name), name)
+            await _try(forget(name), name, "removed")
 
 
 def _gone(holding: Holding, names: Iterable[str]) -> Sequence[str]:
     return sorted({*holding.versions, *holding.states} - set(names))
 
 
-async def _try(change: Awaitable[None], name: str) -> None:
+async def _try(change: Awaitable[None], name: str, what: str) -> None:
     try:
         await change
     except KerasBlocksError as error:
-        _log.error("model '%s' was not changed: %s", name, error)
+        _log.error("model '%s' was not %s: %s", name, what, error)
     except Exception:  # whatever is wrong with one model, the others are watched on
-        _log.exception("model '%s' was not changed", name)
+        _log.exception("model '%s' was not %s", name, what)
     else:
-        _log.info("model '%s' was changed", name)
+        _log.info("model '%s' was %s", name, what)

@@ -12,6 +12,7 @@ from keras_blocks.serving.folders import (
     MODEL_FILE,
     FolderState,
     ModelNotFoundError,
+    check_repository,
     folder_state,
     model_folders,
     subfolders,
@@ -100,9 +101,7 @@ def load_repository(
         ModelLoadError: there is no such folder, or nothing in it could be loaded.
     """
     root = Path(directory)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise ModelLoadError(f"{root} {what}; a folder with <name>/<version>/{MODEL_FILE} expected")
+    check_repository(root)
     models: dict[str, dict[int, Model]] = {}
     settings: dict[str, ModelSettings] = {}
     problems: list[str] = []

@@ -13,6 +13,7 @@ import httptools  # noqa: F401
 import orjson  # noqa: F401
 
 from keras_blocks.serving.access import tls_context
+from keras_blocks.serving.folders import check_repository
 from keras_blocks.serving.options import ServerOptions
 from keras_blocks.serving.tracing import tracing_wanted
 
@@ -31,7 +32,8 @@ def serve(directory: str | os.PathLike[str], **options: Any) -> None:
     """
     given = ServerOptions(Path(directory), **options)
     given.start_logging()
-    # What is wrong with these shows before the models load.
+    # What is wrong with these shows before a port is taken and the models load.
+    check_repository(given.directory)
     tracing_wanted()
     if given.certificate is not None:
         tls_context(*given.certificate, "http/1.1")

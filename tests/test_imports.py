@@ -201,6 +201,17 @@ def test_import_export_loads_neither_tensorflow_nor_onnxruntimes_tools():
     assert ours == {"keras_blocks"}
 
 
+def test_threads_can_be_chosen_when_everything_is_imported():
+    # TensorFlow takes the number until its first tensor is made.
+    done = python(
+        "import keras, keras_blocks\n"
+        "from keras_blocks.export.lowerings import registry, trees\n"
+        "import tensorflow as tf\n"
+        "tf.config.threading.set_intra_op_parallelism_threads(1)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_files_are_changed_without_tensorflow_and_tools_load_when_they_are_used():
     code = (
         "import sys, keras_blocks.export as export\n"

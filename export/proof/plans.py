@@ -80,6 +80,9 @@ RAGGED_PLANS = (
 # numbers, an empty row, no rows, trees of any shape.
 _FEW_DENSE = tuple(DENSE_PLANS[i] for i in (0, 3, 4, 7, 8))
 _FEW_RAGGED = tuple(RAGGED_PLANS[i] for i in (2, 5, 8, 10, 11))
+# In an export small batches of trees take a way of their own; these nodes are too many for it, also
+# where the model has one row.
+_MANY_NODES = Plan((1040, 33, 0, 5), 5, trees="random")
 # For models that refuse short inputs: deep stacks of unpadded windows, image backbones.
 LARGER_PLANS = tuple(
     dense(batch, size, apart=True) for batch, size in ((2, 47), (1, 65), (3, 128), (2, 225))
@@ -102,6 +105,8 @@ def plans_of(contract: Contract, shapes: str = "all") -> tuple[Plan, ...]:
     if any(map(is_image, contract.inputs)):
         plans += (dense(2, 8, pixels=True),)
     plans += tuple(_vocabulary_plans(contract))
+    if any(spec.tree_of for spec in contract.inputs):
+        plans += (_MANY_NODES,)
     if shapes == "many":
         middle = plans[len(plans) // 2]
         again = tuple(replace(plan, blanks=_next_blanks(plan.blanks)) for plan in plans)

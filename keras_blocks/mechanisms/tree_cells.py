@@ -129,6 +129,9 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
         """h_k and f_k * c_k, and V of the edge for i, o, u."""
         hidden, memory = children.states
         kernel = tf.convert_to_tensor(self.forget_kernel)
+        if ops().gates_apart:
+            # onnxruntime packs no weight for a loop in a branch, but what it cuts itself.
+            kernel = self.of_gates(kernel, 0)
         forget = ops().product(hidden, kernel, children.of_owner(inputs[1]))
         if self.edge_kernel is None:
             return hidden, pointwise.forget(forget, memory)

@@ -28,7 +28,7 @@ def arena(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     """Contests of small models take little time, but the figures mean nothing."""
-    monkeypatch.setattr(rounds, "SHORTEST_RUN", 1e-4)
+    monkeypatch.setattr(rounds, "SHORTEST_TURN", 1e-4)
 
 
 def test_sentences_are_raced_as_a_file_and_in_tensorflow(arena, small):

@@ -284,6 +284,15 @@ def predict(url, *arguments):
     return CliRunner().invoke(main, ["predict", str(url), *map(str, arguments)])
 
 
+def test_who_asks_where_no_server_is_is_told_so():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}") as client:
+        assert not client.ready()
+        with pytest.raises(ConnectionRefusedError, match=f"no server answers at 127.0.0.1:{port}"):
+            client.infer("double", [[1.0]])
+
+
 @pytest.fixture
 def rows_file(tmp_path):
     path = tmp_path / "rows.json"

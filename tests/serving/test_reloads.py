@@ -175,7 +175,7 @@ class Story:
         version = generator.choice(sorted(factors))
         reason = self.spoil(version, generator.choice(["truncated", "contract"]))
         if watched:
-            self.until(lambda: any("was not changed" in li and reason in li
+            self.until(lambda: any("was not loaded" in li and reason in li
                                    for li in self.output[before:]))  # fmt: skip
         else:
             assert reason in self.load(400)

@@ -208,7 +208,8 @@ def test_small_answers_do_not_wait_for_acknowledgements(tmp_path):
 
 
 def test_a_folder_that_cannot_be_served_is_one_line_and_exit_code_2(tmp_path):
-    code, text = outcome(str(tmp_path / "nope"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # of two faults the first is told
+        code, text = outcome(str(tmp_path / "nope"), "--port", str(taken.getsockname()[1]))
     assert code == 2
     assert text == (
         f"Error: {tmp_path / 'nope'} does not exist; "

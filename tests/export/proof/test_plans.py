@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.export.lowerings.tree_climb import FEW_NODES
 from keras_blocks.export.proof.plans import crowd, dense, plans_of
 from keras_blocks.export.proof.sampling import draw_samples
 
@@ -36,6 +37,17 @@ def test_few_shapes_still_hold_a_mask_in_front_and_between_and_large_numbers(spe
     if spec is RAGGED:
         assert "no rows" in text
         assert "rows of 6, 0" in text
+
+
+@pytest.mark.parametrize("rows", ["batch", 1])
+@pytest.mark.parametrize("shapes", ["few", "all", "many"])
+def test_trees_are_tried_in_batches_that_a_file_takes_as_small_and_as_large(shapes, rows):
+    parents = TensorSpec("p", "int32", ("p.values",), ragged=True, tree_of="x")
+    contract = Contract((RAGGED, parents, TensorSpec("z", "float32", (rows, 3))), (OUTPUT,))
+    samples = draw_samples(contract, plans=plans_of(contract, shapes))
+    nodes = [sample.shapes["p"][0] for sample in samples]
+    assert sum(0 < number <= FEW_NODES for number in nodes) > 2
+    assert any(number > FEW_NODES for number in nodes)
 
 
 def test_images_are_tried_with_pixels():
