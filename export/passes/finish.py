@@ -67,7 +67,7 @@ def finish(
     fuse_gelu(graph, opset)
     write_out_float64(model)
     attach(graph, apart)
-    prune(graph)
+    prune(graph, name)
     allow_empty_shapes(graph)
     rename(graph, renamed, name)
     graph.name = name

@@ -31,6 +31,19 @@ def plain_name(name: str) -> str:
     return _ADDED.sub("", name)
 
 
+def path_in(root: str, name: str) -> str:
+    """The path below the scope of the model that a name says, if any.
+
+    Functions that a node was inlined from stand before it, and behind it where to.
+    """
+    plain = plain_name(name)
+    # Calls of one model are numbered.
+    found = re.search(rf"(?:^|[_/]){re.escape(root)}(?:_\d+)?/", plain)
+    if found is None:
+        return ""
+    return f"{root}/{plain[found.end() :].partition('_tfg_inlined_')[0]}"
+
+
 def content(weight: onnx.TensorProto) -> bytes:
     """All of a weight but its name."""
     nameless = onnx.TensorProto()
@@ -61,7 +74,7 @@ def rename(graph: onnx.GraphProto, fixed: Mapping[str, str], root: str) -> None:
                 names.give(name, node.name)
             for name in node.input:
                 if name in weights:
-                    path = scopes.path(name)
+                    path = path_in(root, name)
                     names.give(name, path or _joined(scope, _CONSTANT))
             for attribute in node.attribute:
                 if attribute.type == onnx.AttributeProto.GRAPH:
@@ -91,8 +104,6 @@ class _Scopes:
     """
 
     def __init__(self, graph: onnx.GraphProto, root: str):
-        # Calls of one model are numbered.
-        self._start = re.compile(rf"(?:^|[_/]){re.escape(root)}(?:_\d+)?/")
         self._root = root
         self._scopes: dict[str, str] = {}
         self._fill(graph, root)
@@ -101,19 +112,10 @@ class _Scopes:
         """The scope of a node, which still has the outputs that it had."""
         return self._scopes[_key(node)]
 
-    def path(self, name: str) -> str:
-        """The path that a name says, if any."""
-        plain = plain_name(name)
-        found = self._start.search(plain)
-        if found is None:
-            return ""
-        # Functions that the node was inlined from stand before the path, and where to behind it.
-        return f"{self._root}/{plain[found.end() :].partition('_tfg_inlined_')[0]}"
-
     def _fill(self, graph: onnx.GraphProto, around: str) -> None:
         # Of two states of a loop that are the same tensor, either may be the first.
         own = {
-            _key(node): "" if node.op_type == "Identity" else _scope(self.path(node.name))
+            _key(node): "" if node.op_type == "Identity" else _scope(path_in(self._root, node.name))
             for node in graph.node
         }
         of_readers: dict[str, str] = {}

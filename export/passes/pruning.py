@@ -8,17 +8,23 @@ from __future__ import annotations
 import onnx
 
 from keras_blocks.export.graphs import copied, nested_graphs, read_instead, reads, set_all
-from keras_blocks.export.passes.naming import content, plain_name
+from keras_blocks.export.passes.naming import content, path_in, plain_name
 
 # What is random differs, and what is filled with one value is cheap to make, and may be there to be
 # written into in place, which only its one reader can do.
 _ALONE = ("Random", "Expand")
 
 
-def prune(graph: onnx.GraphProto) -> None:
-    """Orders the nodes, and removes unneeded and equal ones, and weights likewise."""
+def prune(graph: onnx.GraphProto, root: str = "") -> None:
+    """Orders the nodes, and removes unneeded and equal ones, and weights likewise.
+
+    Args:
+        graph: the graph of a model.
+        root: str, the scope of the model, which those of its layers begin with; none where the
+            names are settled.
+    """
     _take_out_weights(graph)
-    _merge_equal_weights(graph)
+    _merge_equal_weights(graph, root)
     for inner in reversed(list(nested_graphs(graph))):
         if inner is not graph:
             _order_equal_outputs(inner)
@@ -96,16 +102,24 @@ def _take_out_weights(graph: onnx.GraphProto) -> None:
         set_all(inner.initializer, own)
 
 
-def _merge_equal_weights(graph: onnx.GraphProto) -> None:
+def _merge_equal_weights(graph: onnx.GraphProto, root: str) -> None:
+    """Of equal weights the one stays whose name comes first."""
     outputs = {value.name for value in graph.output}
     first: dict[bytes, onnx.TensorProto] = {}
     same: dict[str, str] = {}
-    for weight in sorted(graph.initializer, key=lambda weight: plain_name(weight.name)):
+    for weight in sorted(graph.initializer, key=lambda weight: _place(weight.name, root)):
         equal = first.setdefault(content(weight), weight)
         if equal is not weight and weight.name not in outputs:
             same[weight.name] = equal.name
     for node in graph.node:
         read_instead(node, same)
+
+
+def _place(name: str, root: str) -> tuple[str, str]:
+    """What sorts names. TensorFlow numbers its functions, on from export to export, and not always
+    says which one a constant was inlined from: it must not count.
+    """
+    return path_in(root, name) if root else "", plain_name(name)
 
 
 def _order_weights(graph: onnx.GraphProto) -> None:
