@@ -89,7 +89,7 @@ class LevelClimb(Pass):
             states = tuple(tf.concat(pair, axis=0) for pair in pairs)
             return level + 1, states, pile.put(states[0], kept)
 
-        start = (tf.constant(1, tf.int64), states, pile.put(states[0], pile.start))
+        start = (tf.constant(1, tf.int64), states, pile.begun(states[0]))
         rows = tuple(tf.TensorShape([None, n]) for n in self.sizes)
         shape = (start[0].shape, rows, pile.shape)
         go_on = lambda level, *_: level < self.seats.levels  # noqa: E731

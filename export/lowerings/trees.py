@@ -74,8 +74,16 @@ class _Sequence:
     def __init__(self, row: Any, dtype: Any):
         self.shape = tf.TensorShape([None, *row])
         self.spec = tf.TensorSpec(self.shape, dtype)
-        # A sequence without a tensor cannot be joined.
-        (self.start,) = onnx_node("SequenceConstruct", [tf.zeros([0, *row], dtype)], [self.spec])
+
+    @property
+    def start(self) -> tf.Tensor:
+        """No rows; a sequence without a tensor could not be joined."""
+        return self.begun(tf.zeros([0, *self.shape[1:]], self.spec.dtype))
+
+    def begun(self, rows: tf.Tensor) -> tf.Tensor:
+        """These rows alone. TensorFlow tries to compute what has constant inputs in a branch, as
+        `start` would, and warns that it cannot."""
+        return onnx_node("SequenceConstruct", [rows], [self.spec])[0]
 
     def put(self, rows: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         """`kept` with these rows behind it."""

@@ -86,6 +86,10 @@ class Nowhere:
         """Nothing, still."""
         return kept
 
+    def begun(self, rows: tf.Tensor) -> Any:
+        """Nothing."""
+        return self.start
+
     def rows(self, kept: Any) -> None:
         """Nothing."""
 
