@@ -134,9 +134,8 @@ def _before(tensor: tf.Tensor, wanted: Sizes) -> tuple[tf.Tensor, Sizes] | None:
     noted = windows_of(tensor)
     if noted is not None:
         x, windows = noted
-        axes = enumerate(windows, start=1)
-        reach = {axis: (width, stride) for axis, (width, stride) in axes if axis in wanted}
-        return x, {axis: (wanted[axis] - 1) * s + width for axis, (width, s) in reach.items()}
+        axes = dict(enumerate(windows, start=1))
+        return x, {axis: _reach(n, *axes[axis]) for axis, n in wanted.items() if axis in axes}
     if op.type in _ELEMENTWISE:
         return given[tensor.value_index], wanted
     if op.type in _BROADCASTING:
@@ -154,19 +153,24 @@ def _is_free(tensor: tf.Tensor, wanted: Sizes) -> bool:
     return all(tensor.shape[axis] is None for axis in wanted)
 
 
+def _reach(windows: int, width: int, stride: int) -> int:
+    """How many steps so many windows reach over."""
+    return (windows - 1) * stride + width
+
+
 def _before_windows(op: tf.Operation, wanted: Sizes) -> tuple[tf.Tensor, Sizes] | None:
-    """n windows reach (n - 1) stride + width; padded ones need one step for the last."""
+    """The same for windows; padded ones need one step for the last."""
     padding, strides = op.get_attr("padding"), op.get_attr("strides")
     pooling = op.type in _POOLINGS
     # Keras dilates by moving steps into the batch, which leads nowhere here.
     if padding not in (b"SAME", b"VALID") or not (pooling or set(op.get_attr("dilations")) == {1}):
         return None
     if padding == b"SAME":
-        return op.inputs[0], {axis: (n - 1) * strides[axis] + 1 for axis, n in wanted.items()}
+        return op.inputs[0], {axis: _reach(n, 1, strides[axis]) for axis, n in wanted.items()}
     first_spatial = 2 if op.get_attr("data_format").startswith(b"NC") else 1
     widths = op.get_attr("ksize")[first_spatial:] if pooling else op.inputs[1].shape.as_list()
     return op.inputs[0], {
-        axis: (n - 1) * strides[axis] + widths[axis - first_spatial] for axis, n in wanted.items()
+        axis: _reach(n, widths[axis - first_spatial], strides[axis]) for axis, n in wanted.items()
     }
 
 
