@@ -12,8 +12,8 @@ import tensorflow as tf
 from conformance_report import BATCH, MIXED, SPACE
 from keras_cases import Case, Given
 
-from keras_blocks.export.proof.comparison import TOLERANCES, compare, compute_dtype
-from keras_blocks.export.proof.execution import first_line
+from keras_blocks.export.results.comparison import TOLERANCES, compare, compute_dtype
+from keras_blocks.export.verification.keras_side import first_line
 
 NONE, FIRST, ALL = slice(0), slice(1), slice(None)
 _FREE = {BATCH: (NONE,), SPACE: (ALL, FIRST), MIXED: (NONE,)}

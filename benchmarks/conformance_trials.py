@@ -16,9 +16,9 @@ from conformance_report import BROKEN, CRASHED, NO_CASE, REFUSED, RIGHT, WRONG
 from keras_cases import Case
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.graphs import nested_graphs
-from keras_blocks.export.proof.comparison import TOLERANCES, compare, compute_dtype
-from keras_blocks.export.proof.execution import OnnxSide, RefusedError, first_line
+from keras_blocks.export.onnx_io.graphs import nested_graphs
+from keras_blocks.export.results.comparison import TOLERANCES, compare, compute_dtype
+from keras_blocks.export.verification.keras_side import OnnxSide, RefusedError, first_line
 
 LOOPS = ("Loop", "Scan")
 

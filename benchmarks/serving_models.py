@@ -98,7 +98,7 @@ def binary_body(name: str, seed: int = 0) -> tuple[bytes, int]:
 
 def grpc_body(name: str, seed: int = 0) -> bytes:
     """The same as a gRPC message with its prefix."""
-    from keras_blocks.serving.messages import message_class
+    from keras_blocks.serving.grpc.messages import message_class
 
     given = arrays(name, seed)
     message = message_class("ModelInferRequest")(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from keras_blocks.serving.exchange import Exchange
-from keras_blocks.serving.heads import KnownHeads
-from keras_blocks.serving.http1 import HttpConnection
 from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.transport.exchange import Exchange
+from keras_blocks.serving.transport.head_cache import KnownHeads
+from keras_blocks.serving.transport.http1 import HttpConnection
 
 
 def answer(exchange: Exchange) -> None:

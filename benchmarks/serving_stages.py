@@ -16,11 +16,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from keras_blocks.serving import rest, serve
-from keras_blocks.serving.batcher import Batcher
-from keras_blocks.serving.http1 import HttpConnection
+from keras_blocks.serving import serve
+from keras_blocks.serving.inference.batcher import Batcher
+from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.model import Model
-from keras_blocks.serving.service import Service
+from keras_blocks.serving.rest import endpoints as rest
+from keras_blocks.serving.transport.http1 import HttpConnection
 
 TRANSPORT = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
 STAGES: tuple[tuple[str, Any, str], ...] = (

@@ -16,28 +16,28 @@ from typing import TYPE_CHECKING, Any
 from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
-    from keras_blocks.export.conversion.standins import onnx_node
-    from keras_blocks.export.exporting import export_onnx
     from keras_blocks.export.files.file_comparison import compare_files
     from keras_blocks.export.files.float16 import to_float16
     from keras_blocks.export.files.optimization import optimize
     from keras_blocks.export.files.quantization import quantize
     from keras_blocks.export.lowerings import converts, lowers
-    from keras_blocks.export.proof.parity import check_parity
+    from keras_blocks.export.pipeline import export_onnx
     from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
     from keras_blocks.export.reports.report import ExportResult, ParityReport
+    from keras_blocks.export.tracing.stand_ins import onnx_node
+    from keras_blocks.export.verification.parity import check_parity
 
 _HOMES = {
     "ChangeReport": "reports.file_report",
     "ExportResult": "reports.report",
     "FileComparison": "reports.file_report",
     "ParityReport": "reports.report",
-    "check_parity": "proof.parity",
+    "check_parity": "verification.parity",
     "compare_files": "files.file_comparison",
     "converts": "lowerings",
-    "export_onnx": "exporting",
+    "export_onnx": "pipeline",
     "lowers": "lowerings",
-    "onnx_node": "conversion.standins",
+    "onnx_node": "tracing.stand_ins",
     "optimize": "files.optimization",
     "quantize": "files.quantization",
     "to_float16": "files.float16",

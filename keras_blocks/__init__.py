@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution
     from keras_blocks.mechanisms.recurrence import Recurrence
     from keras_blocks.mechanisms.stacked import Stacked
-    from keras_blocks.mechanisms.tree_cell import TreeCell
-    from keras_blocks.mechanisms.tree_cells import ChildSumTreeLSTMCell, NaryTreeLSTMCell
-    from keras_blocks.mechanisms.tree_gru_cell import TreeGRUCell
-    from keras_blocks.mechanisms.tree_recursive import TreeRecursive
-    from keras_blocks.mechanisms.tree_tensor_cell import RecursiveTensorCell
+    from keras_blocks.mechanisms.trees.cells.base import TreeCell
+    from keras_blocks.mechanisms.trees.cells.gru import TreeGRUCell
+    from keras_blocks.mechanisms.trees.cells.lstm import ChildSumTreeLSTMCell, NaryTreeLSTMCell
+    from keras_blocks.mechanisms.trees.cells.tensor import RecursiveTensorCell
+    from keras_blocks.mechanisms.trees.tree_recursive import TreeRecursive
     from keras_blocks.nonlinearities import Rectifier, Sigmoid, Tanh
     from keras_blocks.units.embedding import Embedding
     from keras_blocks.units.gru import GRU, GRUCell
@@ -48,12 +48,12 @@ _HOMES = {
     "Stacked": "mechanisms.stacked",
     "Convolution": "mechanisms.convolution",
     "Recurrence": "mechanisms.recurrence",
-    "TreeRecursive": "mechanisms.tree_recursive",
-    "TreeCell": "mechanisms.tree_cell",
-    "ChildSumTreeLSTMCell": "mechanisms.tree_cells",
-    "NaryTreeLSTMCell": "mechanisms.tree_cells",
-    "TreeGRUCell": "mechanisms.tree_gru_cell",
-    "RecursiveTensorCell": "mechanisms.tree_tensor_cell",
+    "TreeRecursive": "mechanisms.trees.tree_recursive",
+    "TreeCell": "mechanisms.trees.cells.base",
+    "ChildSumTreeLSTMCell": "mechanisms.trees.cells.lstm",
+    "NaryTreeLSTMCell": "mechanisms.trees.cells.lstm",
+    "TreeGRUCell": "mechanisms.trees.cells.gru",
+    "RecursiveTensorCell": "mechanisms.trees.cells.tensor",
 }
 _SUBMODULES = frozenset({"contract", "errors", "export", "ragged", "serving", "trees"})
 

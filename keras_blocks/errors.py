@@ -48,3 +48,11 @@ class ParityError(ExportError):
 
 class ModelLoadError(UnreadableError):
     """A file in a model repository cannot be loaded or served."""
+
+
+class RunError(KerasBlocksError):
+    """onnxruntime refused to compute; the message says which op and why."""
+
+    def __init__(self, message: str, out_of_memory: bool = False):
+        super().__init__(message)
+        self.out_of_memory = out_of_memory

@@ -23,7 +23,8 @@ def member(
     Args:
         package: str, its full name.
         name: str, what is asked for.
-        homes: the names, and the module below the package that defines each.
+        homes: the names, and the module below the package (or, by its full name, elsewhere in ours)
+            that defines each.
         extra: str, the optional dependencies that bring what the modules need.
         needs: the modules that these dependencies bring, as imports name them.
         submodules: modules of the package that are members themselves.
@@ -35,7 +36,9 @@ def member(
     if name not in homes and name not in submodules:
         raise AttributeError(f"module '{package}' has no attribute '{name}'")
     try:
-        module = importlib.import_module(f"{package}.{homes.get(name, name)}")
+        home = homes.get(name, name)
+        absolute = home.startswith("keras_blocks.")
+        module = importlib.import_module(home if absolute else f"{package}.{home}")
     except ModuleNotFoundError as error:
         missing = error.name
         if missing is None or missing not in needs:

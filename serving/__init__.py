@@ -16,28 +16,27 @@ from typing import TYPE_CHECKING, Any
 from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
-    from keras_blocks.serving.client import AsyncClient, Client
-    from keras_blocks.serving.client_codec import ServerError
-    from keras_blocks.serving.folders import ModelNotFoundError
-    from keras_blocks.serving.jobs import BatchSettings
+    from keras_blocks.errors import RunError
+    from keras_blocks.serving.client.client import AsyncClient, Client
+    from keras_blocks.serving.errors import ModelNotFoundError, ServerError
     from keras_blocks.serving.limits import Limits
     from keras_blocks.serving.model import Model
-    from keras_blocks.serving.repository import Repository, load_repository
-    from keras_blocks.serving.session import RunError
-    from keras_blocks.serving.starting import serve
+    from keras_blocks.serving.process.serve import serve
+    from keras_blocks.serving.repository.model_settings import BatchSettings
+    from keras_blocks.serving.repository.repository import Repository, load_repository
 
 _HOMES = {
-    "AsyncClient": "client",
-    "BatchSettings": "jobs",
-    "Client": "client",
+    "AsyncClient": "client.client",
+    "BatchSettings": "repository.model_settings",
+    "Client": "client.client",
     "Limits": "limits",
     "Model": "model",
-    "ModelNotFoundError": "folders",
-    "Repository": "repository",
-    "RunError": "session",
-    "ServerError": "client_codec",
-    "load_repository": "repository",
-    "serve": "starting",
+    "ModelNotFoundError": "errors",
+    "Repository": "repository.repository",
+    "RunError": "keras_blocks.errors",
+    "ServerError": "errors",
+    "load_repository": "repository.repository",
+    "serve": "process.serve",
 }
 
 __all__ = [

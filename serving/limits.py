@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.contract.values import refuse
 from keras_blocks.errors import ContractError
-from keras_blocks.serving.values import refuse
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract import METADATA_KEY, Contract
-from keras_blocks.errors import ContractError, ModelLoadError
-from keras_blocks.serving.contracts import contract_of
-from keras_blocks.serving.datatypes import BFLOAT16, from_bfloat16
-from keras_blocks.serving.example import example_inputs, is_small
-from keras_blocks.serving.graph import GraphFacts, graph_facts
-from keras_blocks.serving.inputs import flat_inputs
-from keras_blocks.serving.session import RunError, Session
-from keras_blocks.serving.validation import InputChecks
-from keras_blocks.serving.values import refuse
+from keras_blocks.contract.dtypes import BFLOAT16, from_bfloat16
+from keras_blocks.contract.example import example_inputs, is_small
+from keras_blocks.contract.feeds import flat_inputs
+from keras_blocks.contract.validation import InputChecks
+from keras_blocks.contract.values import refuse
+from keras_blocks.errors import ContractError, ModelLoadError, RunError
+from keras_blocks.runtime.file_contract import contract_of
+from keras_blocks.runtime.graph_facts import GraphFacts, graph_facts
+from keras_blocks.runtime.session import Session
 
 
 class Model:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from keras_blocks.contract import Contract, TensorSpec
-from keras_blocks.export.proof.checks import Check, Worst
 from keras_blocks.export.reports.report import ExportResult, ParityReport
+from keras_blocks.export.results.checks import Check, Worst
 
 VERSIONS = {"keras": "3.15.1", "onnxruntime": "1.32.0"}
 

@@ -28,24 +28,24 @@ FRAMEWORKS = {"keras", "numpy", "tensorflow"}
 SHARED = {
     "keras_blocks.errors",
     "keras_blocks.ragged",
-    "keras_blocks.ragged_rnn",
-    "keras_blocks.scan",
-    "keras_blocks.short_axes",
+    "keras_blocks.recurrent.ragged_rnn",
+    "keras_blocks.recurrent.loop",
+    "keras_blocks.windows.short_inputs",
 }
-TREES = {"keras_blocks.trees", "keras_blocks.tree_buckets", "keras_blocks.tree_validity"}
+TREES = {"keras_blocks.trees", "keras_blocks.trees.buckets", "keras_blocks.contract.tree_rules"}
 RULES = {
     "keras_blocks/__init__.py": {"keras_blocks.errors", "keras_blocks.lazy"},
     "keras_blocks/lazy.py": {"keras_blocks.errors"},
-    "keras_blocks/contract.py": set(),
+    "keras_blocks/contract/spec.py": set(),
     "keras_blocks/errors.py": set(),
-    "keras_blocks/silence.py": set(),
+    "keras_blocks/cli/quiet.py": set(),
     "keras_blocks/ragged*.py": FRAMEWORKS | SHARED,
-    "keras_blocks/scan.py": FRAMEWORKS | SHARED,
-    "keras_blocks/short_axes.py": FRAMEWORKS | SHARED,
+    "keras_blocks/recurrent/loop.py": FRAMEWORKS | SHARED,
+    "keras_blocks/windows/short_inputs.py": FRAMEWORKS | SHARED,
     "keras_blocks/nonlinearities.py": FRAMEWORKS | SHARED,
-    "keras_blocks/tree_validity.py": {"keras_blocks.errors"},
-    "keras_blocks/tree_buckets.py": {"tensorflow"},
-    "keras_blocks/trees.py": FRAMEWORKS | SHARED | TREES | {"nltk", "keras_blocks.mechanisms"},
+    "keras_blocks/contract/tree_rules.py": {"keras_blocks.errors"},
+    "keras_blocks/trees/buckets.py": {"tensorflow"},
+    "keras_blocks/trees/tree.py": FRAMEWORKS | SHARED | TREES | {"nltk", "keras_blocks.mechanisms"},
     # A unit knows units, a mechanism mechanisms; no mechanism knows a concrete unit.
     "keras_blocks/units/*": FRAMEWORKS | SHARED | {"keras_blocks.units"},
     "keras_blocks/mechanisms/*": FRAMEWORKS | SHARED | TREES | {"keras_blocks.mechanisms"},
@@ -125,7 +125,7 @@ def test_tf2onnx_is_driven_in_one_place():
     }
     handlers = {path for path in users if path.startswith("export/lowerings/")}
     # export/__init__.py only looks whether it is installed.
-    assert users - handlers <= {"export/__init__.py", "export/conversion/convert.py"}
+    assert users - handlers <= {"export/__init__.py", "export/conversion/tf2onnx_driver.py"}
 
 
 # What an import loads
@@ -270,7 +270,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(packages, code, e
     ids=str,
 )
 def test_a_command_without_its_extra_prints_one_line_and_exits_with_1(packages, command, extra):
-    done = without(packages, "from keras_blocks.cli import main; main(sys.argv[1:])", *command)
+    done = without(packages, "from keras_blocks.cli.main import main; main(sys.argv[1:])", *command)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("Error: ")

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_blocks as kb
 from keras_blocks import ragged
-from keras_blocks.ragged_rnn import RaggedRNN
+from keras_blocks.recurrent.ragged_rnn import RaggedRNN
 
 LENGTHS = [[2, 0, 3], [1], [4, 4], [0, 0], []]
 every_batch = pytest.mark.parametrize("lengths", LENGTHS, ids=str)

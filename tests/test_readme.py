@@ -48,9 +48,9 @@ def test_the_readmes_request_is_answered(tmp_path):
 
     from keras_blocks.export import export_onnx
     from keras_blocks.serving import load_repository
-    from keras_blocks.serving.listeners import open_listener
-    from keras_blocks.serving.server import serving
-    from keras_blocks.serving.service import Service
+    from keras_blocks.serving.inference.service import Service
+    from keras_blocks.serving.process.server import serving
+    from keras_blocks.serving.transport.sockets import open_listener
 
     namespace: dict = {}
     for example in python_examples():

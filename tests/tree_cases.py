@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import keras_blocks as kb
 from keras_blocks import trees
-from keras_blocks.export.proof.random_trees import SHAPES, random_edges, random_parents
+from keras_blocks.contract.sampling.random_trees import SHAPES, random_edges, random_parents
 
 UNITS = WIDTH = 4  # the tensor network's features are vectors like its own
 ARITY = 3

@@ -13,7 +13,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import click
 from rich.console import Console
 
-from keras_blocks.silence import silent_stderr
+from keras_blocks.cli.quiet import silent_stderr
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WIDTH = 110  # of the output where it does not go to a terminal

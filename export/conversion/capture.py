@@ -15,16 +15,16 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.conversion.element_types import computes_in, in_file_dtype, widen
-from keras_blocks.export.conversion.hooks import replaced_calls
-from keras_blocks.export.conversion.least_sizes import are_asked_for, note
-from keras_blocks.export.conversion.scopes import scoped
-from keras_blocks.export.conversion.signature import Signature, trace
-from keras_blocks.export.conversion.standins import OnnxNode, stand_ins
 from keras_blocks.export.lowerings import lowered_call
+from keras_blocks.export.onnx_io.external_data import Apart
 from keras_blocks.export.passes.opsets import DEFAULT_OPSET
-from keras_blocks.export.weight_files import Apart
-from keras_blocks.short_axes import known_to_fit
+from keras_blocks.export.signature.signature import Signature, trace
+from keras_blocks.export.tracing.call_overrides import replaced_calls
+from keras_blocks.export.tracing.file_dtypes import computes_in, in_file_dtype, widen
+from keras_blocks.export.tracing.minimum_sizes import are_asked_for, note
+from keras_blocks.export.tracing.name_scopes import scoped
+from keras_blocks.export.tracing.stand_ins import OnnxNode, stand_ins
+from keras_blocks.windows.short_inputs import known_to_fit
 
 _LARGEST_WHOLE = 1_800_000_000  # bytes of weights; the rest of a message has its share too
 _SMALLEST_APART = 2**20  # bytes; passes over the graph may want to read the small ones

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.conversion.standins import STAND_IN_OP, OnnxNode
-from keras_blocks.export.graphs import set_all
+from keras_blocks.export.onnx_io.graphs import set_all
+from keras_blocks.export.tracing.stand_ins import STAND_IN_OP, OnnxNode
 
 _LOOKUP = "LookupTableFindV2"
 _SUFFIXES = {"i": "int64s", "f": "floats"}

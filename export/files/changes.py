@@ -17,13 +17,13 @@ import onnx.checker
 from keras_blocks.contract import CHANGES_METADATA_KEY, METADATA_KEY, PROOF_METADATA_KEY, Contract
 from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export.files.file_comparison import compare_files
-from keras_blocks.export.graphs import RUNTIME_DOMAIN, copied, nested_graphs, set_all
-from keras_blocks.export.onnx_files import load, size_on_disk
-from keras_blocks.export.placing import beside, folders_for, serialized
+from keras_blocks.export.onnx_io.atomic_write import beside, folders_for, serialized
+from keras_blocks.export.onnx_io.external_data import pair_beside, without_older_data
+from keras_blocks.export.onnx_io.graphs import RUNTIME_DOMAIN, copied, nested_graphs, set_all
+from keras_blocks.export.onnx_io.reading import load, size_on_disk
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
 from keras_blocks.export.reports.json_report import finite
-from keras_blocks.export.weight_files import pair_beside, without_older_data
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
 _FIRST_IR_WITH_CONSTANTS = 4  # before it every initializer had to be an input too

@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract import Contract
+from keras_blocks.contract.feeds import Feed, as_feeds
+from keras_blocks.contract.sampling.plans import LARGER_PLANS, Plan
+from keras_blocks.contract.sampling.samples import draw_samples
 from keras_blocks.errors import ContractError, ExportError
-from keras_blocks.export.files.file_inputs import Feed, as_feeds, file_contract
+from keras_blocks.export.files.accuracy import accuracy, by_output
 from keras_blocks.export.files.pairing import Pair, paired
+from keras_blocks.export.files.tally import Tally
 from keras_blocks.export.files.timing import medians
-from keras_blocks.export.graphs import op_counts
-from keras_blocks.export.onnx_files import load, opened, size_on_disk
+from keras_blocks.export.onnx_io.graphs import op_counts
+from keras_blocks.export.onnx_io.reading import load, opened, size_on_disk
 from keras_blocks.export.onnx_side import RefusedError
 from keras_blocks.export.progress import tracked
-from keras_blocks.export.proof.comparison import Tolerance
-from keras_blocks.export.proof.labels import accuracy, by_output
-from keras_blocks.export.proof.plans import LARGER_PLANS, Plan
-from keras_blocks.export.proof.sampling import draw_samples
-from keras_blocks.export.reports.file_report import FileComparison, FileFacts
-from keras_blocks.export.reports.tally import Tally
+from keras_blocks.export.reports.file_report import FileComparison
+from keras_blocks.export.results.comparison import Tolerance
+from keras_blocks.export.results.files import FileFacts
+from keras_blocks.runtime.file_contract import file_contract
 
 TIMED_SIZE = 32  # steps of every free dim of the inputs that are timed
 TIMED_BATCHES = (1, 32)

@@ -13,16 +13,17 @@ import onnx
 import onnx.shape_inference
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.contract.feeds import Feed, as_feeds
+from keras_blocks.contract.sampling.samples import draw_samples
 from keras_blocks.errors import ExportError
 from keras_blocks.export.files.changes import Changed, Trial, change_file
-from keras_blocks.export.files.file_inputs import Feed, as_feeds, file_contract
 from keras_blocks.export.files.regions import change_regions
 from keras_blocks.export.files.stored_weights import store_weights
-from keras_blocks.export.graphs import copied, op_counts
+from keras_blocks.export.onnx_io.atomic_write import serialized
+from keras_blocks.export.onnx_io.graphs import copied, op_counts
 from keras_blocks.export.onnx_side import OnnxSide, RefusedError, first_line
-from keras_blocks.export.placing import serialized
-from keras_blocks.export.proof.sampling import draw_samples
 from keras_blocks.export.reports.file_report import ChangeReport
+from keras_blocks.runtime.file_contract import file_contract
 
 MIN_ELEMENTS = 1024  # a smaller weight saves less than the node takes that reads it
 # "... while running ScatterElements node", "... an implementation for CumSum(14) node"

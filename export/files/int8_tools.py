@@ -14,12 +14,13 @@ from typing import Any
 import onnx
 import onnx.helper
 
+from keras_blocks.contract.feeds import Feed, as_feeds
 from keras_blocks.errors import ExportError
-from keras_blocks.export.files.file_inputs import Feed, as_feeds, file_contract
-from keras_blocks.export.graphs import copied
-from keras_blocks.export.onnx_files import opened
+from keras_blocks.export.onnx_io.atomic_write import serialized
+from keras_blocks.export.onnx_io.graphs import copied
+from keras_blocks.export.onnx_io.reading import opened
 from keras_blocks.export.onnx_side import OnnxSide, first_line
-from keras_blocks.export.placing import serialized
+from keras_blocks.runtime.file_contract import file_contract
 
 # What passes int8 on, so that nothing need become float32 between two convolutions.
 _PASSING = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_blocks.export.files.file_inputs import Feed
+from keras_blocks.contract.feeds import Feed
 from keras_blocks.export.onnx_side import OnnxSide, element_type
 
 

@@ -21,7 +21,7 @@ from keras_blocks.export.files.int8_tools import (
 )
 from keras_blocks.export.files.regions import change_regions
 from keras_blocks.export.files.stored_weights import store_weights
-from keras_blocks.export.graphs import copied, nested_graphs
+from keras_blocks.export.onnx_io.graphs import copied, nested_graphs
 from keras_blocks.export.reports.file_report import ChangeReport
 
 LOWEST_OPSET = 13  # of a scale for each channel

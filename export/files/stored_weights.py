@@ -15,7 +15,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from keras_blocks.export.graphs import copied, nested_graphs, set_all
+from keras_blocks.export.onnx_io.graphs import copied, nested_graphs, set_all
 
 _LARGEST = 127.0  # of int8, kept symmetric
 _MOST_SCALES = 1 / 8  # of a weight's elements; more would not make it small

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from keras_blocks.export.conversion.hooks import Call
+from keras_blocks.export.tracing.call_overrides import Call
 
 Lowering = Callable[[keras.layers.Layer], Call | None]
 Converter = Callable[[Any, Any, str, Any], None]

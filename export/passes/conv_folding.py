@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-from keras_blocks.export.graphs import copied, nested_graphs, read_instead, reads, set_all
+from keras_blocks.export.onnx_io.graphs import copied, nested_graphs, read_instead, reads, set_all
 
 _CHANNELS = 1
 # A convolution over time is one over images of one row, which is then taken off.

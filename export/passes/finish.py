@@ -14,19 +14,19 @@ import onnx.helper
 
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor
 from keras_blocks.errors import ExportError
-from keras_blocks.export.graphs import RUNTIME_DOMAIN, nested_graphs
+from keras_blocks.export.onnx_io.external_data import Apart, attach, graph_alone
+from keras_blocks.export.onnx_io.graphs import RUNTIME_DOMAIN, nested_graphs
 from keras_blocks.export.passes.conv_folding import fold_into_convolutions
+from keras_blocks.export.passes.deduplication import prune
 from keras_blocks.export.passes.empty_shapes import allow_empty_shapes
 from keras_blocks.export.passes.float64 import write_out_float64
 from keras_blocks.export.passes.folding import fold_weights
 from keras_blocks.export.passes.gelu import fuse_gelu
 from keras_blocks.export.passes.layout import settle_layout
-from keras_blocks.export.passes.loops import simplify_loops
+from keras_blocks.export.passes.loop_invariants import simplify_loops
 from keras_blocks.export.passes.naming import rename
 from keras_blocks.export.passes.opsets import lift
-from keras_blocks.export.passes.pruning import prune
 from keras_blocks.export.passes.short_inputs import refuse_short_inputs
-from keras_blocks.export.weight_files import Apart, attach, graph_alone
 
 _PRODUCERS = ("keras", "tensorflow", "tf2onnx", "onnx")
 

@@ -19,7 +19,7 @@ import onnx.helper
 import onnx.numpy_helper
 import onnx.shape_inference
 
-from keras_blocks.export.graphs import copied, nested_graphs, set_all
+from keras_blocks.export.onnx_io.graphs import copied, nested_graphs, set_all
 
 _DOUBLE = onnx.TensorProto.DOUBLE
 _TO_THE_END = 2**63 - 1

@@ -7,8 +7,8 @@ import onnx
 import onnx.numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from keras_blocks.export.graphs import copied, set_all
-from keras_blocks.export.weight_files import Apart
+from keras_blocks.export.onnx_io.external_data import Apart
+from keras_blocks.export.onnx_io.graphs import copied, set_all
 
 # Operations that cut weights into parts or join them. None of them makes much out of little.
 _REARRANGING = frozenset(

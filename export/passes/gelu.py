@@ -14,7 +14,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from keras_blocks.export.graphs import copied, nested_graphs, set_all
+from keras_blocks.export.onnx_io.graphs import copied, nested_graphs, set_all
 
 SINCE = 20
 # Constants are rounded to the model's element type, half precision at least.

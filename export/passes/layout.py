@@ -14,7 +14,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from keras_blocks.export.graphs import copied, nested_graphs, set_all
+from keras_blocks.export.onnx_io.graphs import copied, nested_graphs, set_all
 from keras_blocks.export.passes.transposes import move_transposes, order_of
 
 # What a branch gives where nothing fits; an empty tensor, which costs nothing to transpose.

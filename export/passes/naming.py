@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from keras_blocks.export.graphs import graphs_of, nested_graphs
+from keras_blocks.export.onnx_io.graphs import graphs_of, nested_graphs
 
 # What tf2onnx and TensorFlow add to a name: counters, the number of the output, the function of a
 # loop.

@@ -17,7 +17,7 @@ import onnx.numpy_helper
 from onnx.defs import OpSchema, SchemaError
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.graphs import nested_graphs
+from keras_blocks.export.onnx_io.graphs import nested_graphs
 
 LOWEST_OPSET = 15
 # The newest that tf2onnx writes.

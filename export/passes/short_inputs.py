@@ -15,7 +15,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from keras_blocks.contract import FlatTensor
-from keras_blocks.export.graphs import copied, read_instead, set_all
+from keras_blocks.export.onnx_io.graphs import copied, read_instead, set_all
 
 
 def refuse_short_inputs(graph: onnx.GraphProto, inputs: Iterable[FlatTensor]) -> None:

@@ -12,7 +12,13 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from keras_blocks.export.graphs import copied, graphs_of, nested_graphs, read_instead, set_all
+from keras_blocks.export.onnx_io.graphs import (
+    copied,
+    graphs_of,
+    nested_graphs,
+    read_instead,
+    set_all,
+)
 
 _ONE_INPUT = frozenset(
     [

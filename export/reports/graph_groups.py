@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from keras_blocks.export.graphs import reads
+from keras_blocks.export.onnx_io.graphs import reads
 
 MOST_BOXES = 80
 FEWEST_BOXES = 4  # fewer show little; parts of layers are shown then

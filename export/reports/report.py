@@ -11,10 +11,9 @@ from typing import Any
 
 from keras_blocks.contract import Contract
 from keras_blocks.errors import ParityError
-from keras_blocks.export.proof.checks import Check, Difference, LayerCheck, Skipped
+from keras_blocks.export.reports.html import export_page, proof_page
 from keras_blocks.export.reports.json_report import JsonReport, finite
-from keras_blocks.export.reports.page import export_page, proof_page
-from keras_blocks.export.reports.tables import (
+from keras_blocks.export.reports.text import (
     FEW_ROWS,
     checks_table,
     layers_table,
@@ -24,6 +23,7 @@ from keras_blocks.export.reports.tables import (
     skipped_texts,
     worst_table,
 )
+from keras_blocks.export.results.checks import Check, Difference, LayerCheck, Skipped
 
 
 @dataclass(frozen=True)

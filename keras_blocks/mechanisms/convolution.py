@@ -16,7 +16,9 @@ from keras_blocks.mechanisms.lifting import (
     build_layer,
     output_spec,
 )
-from keras_blocks.mechanisms.windows import (
+from keras_blocks.ragged import AcceptsRagged, from_row_splits, is_ragged, map_values, ragged_spec
+from keras_blocks.windows.short_inputs import unless_too_short
+from keras_blocks.windows.sliding import (
     PADDINGS,
     Window,
     dense_mask,
@@ -25,8 +27,6 @@ from keras_blocks.mechanisms.windows import (
     ragged_windows,
     spatial_lengths,
 )
-from keras_blocks.ragged import AcceptsRagged, from_row_splits, is_ragged, map_values, ragged_spec
-from keras_blocks.short_axes import unless_too_short
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

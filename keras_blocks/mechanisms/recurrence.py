@@ -16,7 +16,7 @@ from keras_blocks.mechanisms.lifting import (
 )
 from keras_blocks.mechanisms.step_cell import StepCell
 from keras_blocks.ragged import is_ragged
-from keras_blocks.ragged_rnn import RaggedRNN
+from keras_blocks.recurrent.ragged_rnn import RaggedRNN
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

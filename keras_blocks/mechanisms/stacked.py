@@ -18,7 +18,7 @@ from keras_blocks.mechanisms.lifting import (
     restore_layer,
     store_layer,
 )
-from keras_blocks.mechanisms.over_rows import call_on_rows
+from keras_blocks.mechanisms.ragged_calls import call_on_rows
 from keras_blocks.ragged import AcceptsRagged, is_ragged, ragged_spec
 
 

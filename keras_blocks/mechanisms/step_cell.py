@@ -15,7 +15,7 @@ from keras_blocks.mechanisms.lifting import (
     build_layer,
     output_shape,
 )
-from keras_blocks.scan import States, Step
+from keras_blocks.recurrent.loop import States, Step
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.scan import States, Step
-from keras_blocks.units.gated import GatedCell, GatedRNN, Masks, matmul
+from keras_blocks.recurrent.gated import GatedCell, GatedRNN, Masks, matmul
+from keras_blocks.recurrent.loop import States, Step
 
 
 @keras.saving.register_keras_serializable("keras_blocks")

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, to_padded
-from keras_blocks.short_axes import unless_too_short
+from keras_blocks.windows.short_inputs import unless_too_short
 
 
 @keras.saving.register_keras_serializable("keras_blocks")

@@ -11,9 +11,9 @@ import pytest
 from onnx_runs import Exported, images, random_weights
 
 import keras_blocks as kb
-from keras_blocks.export.conversion.convert import to_onnx
-from keras_blocks.export.graphs import nested_graphs, reads
-from keras_blocks.export.proof.padding import proven_signature
+from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
+from keras_blocks.export.onnx_io.graphs import nested_graphs, reads
+from keras_blocks.export.signature.padding import proven_signature
 
 layers = keras.layers
 
@@ -159,8 +159,8 @@ import keras
 keras.utils.set_random_seed(0)
 from test_clean import MODELS
 from onnx_runs import random_weights
-from keras_blocks.export.conversion.convert import to_onnx
-from keras_blocks.export.proof.padding import proven_signature
+from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
+from keras_blocks.export.signature.padding import proven_signature
 for name in sys.argv[3:]:
     model = random_weights(MODELS[name]())
     proto = to_onnx(model, proven_signature(model))

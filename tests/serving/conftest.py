@@ -9,9 +9,9 @@ import onnx_files
 import pytest
 
 from keras_blocks.serving import Limits, load_repository
-from keras_blocks.serving.listeners import open_listener
-from keras_blocks.serving.server import serving
-from keras_blocks.serving.service import Service
+from keras_blocks.serving.inference.service import Service
+from keras_blocks.serving.process.server import serving
+from keras_blocks.serving.transport.sockets import open_listener
 
 BODY_LIMIT = 200_000
 MODELS = {

@@ -7,11 +7,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.contract.dtypes import PROTOCOL, numpy_dtype
+from keras_blocks.contract.example import example_inputs
+from keras_blocks.contract.rows import split_rows
 from keras_blocks.errors import ContractError, ModelLoadError
 from keras_blocks.serving import Model, RunError
-from keras_blocks.serving.datatypes import PROTOCOL, numpy_dtype
-from keras_blocks.serving.example import example_inputs, example_request
-from keras_blocks.serving.inputs import split_rows
+from keras_blocks.serving.protocol.example_requests import example_request
 
 KINDS = {
     "bool": onnx.TensorProto.BOOL,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_blocks.contract.tree_validation import check_parents
 from keras_blocks.errors import ContractError
-from keras_blocks.serving.parents import check_parents
 
 
 def is_tree(parents):

@@ -15,7 +15,7 @@ import keras_blocks as kb
 from keras_blocks.contract import METADATA_KEY
 from keras_blocks.export import compare_files, export_onnx, optimize, quantize, to_float16
 from keras_blocks.export.files import changes
-from keras_blocks.export.graphs import op_counts
+from keras_blocks.export.onnx_io.graphs import op_counts
 
 # What rounding to int8 or float16 moves outputs of the order of one by; a lost weight or a swapped
 # gate moves them by much more.

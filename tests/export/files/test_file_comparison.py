@@ -12,7 +12,7 @@ from onnx_files import FLOAT, INT64, node, tensor
 
 from keras_blocks.errors import ContractError, ModelLoadError
 from keras_blocks.export import compare_files
-from keras_blocks.export.reports.tables import NARROWEST
+from keras_blocks.export.reports.text import NARROWEST
 
 # Errors are sums of float32 on one side and of float64 on the other.
 ROUNDING = 1e-5

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.contract.array_files import read_array
+from keras_blocks.contract.feeds import ROWS, as_feeds
 from keras_blocks.errors import ContractError
-from keras_blocks.export.files.file_inputs import ROWS, as_feeds, read_array
 
 DENSE = Contract((TensorSpec("x", "float32", ("batch", 3)),), ())
 PAIR = Contract(

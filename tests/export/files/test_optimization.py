@@ -11,7 +11,7 @@ from onnx_files import FLOAT, node, tensor
 
 from keras_blocks.contract import METADATA_KEY
 from keras_blocks.export import optimize
-from keras_blocks.export.graphs import op_counts
+from keras_blocks.export.onnx_io.graphs import op_counts
 
 
 @pytest.fixture(autouse=True)

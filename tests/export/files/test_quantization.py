@@ -17,7 +17,7 @@ from keras_blocks.contract import CHANGES_METADATA_KEY, METADATA_KEY, PROOF_META
 from keras_blocks.errors import ContractError, ExportError, ModelLoadError, ParityError
 from keras_blocks.export import quantize
 from keras_blocks.export.files import changes
-from keras_blocks.export.graphs import nested_graphs, op_counts
+from keras_blocks.export.onnx_io.graphs import nested_graphs, op_counts
 
 SIZE = linear_files.SIZE
 ROUNDING = 1e-5  # of float32 in sums of a hundred products of the order of one

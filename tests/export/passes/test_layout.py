@@ -8,10 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_runs import Exported, images, random_weights, sequences
 
 import keras_blocks as kb
-from keras_blocks.export.conversion import convert
+from keras_blocks.export.conversion import tf2onnx_driver as convert
 from keras_blocks.export.passes.conv_folding import fold_into_convolutions
+from keras_blocks.export.passes.deduplication import prune
 from keras_blocks.export.passes.layout import settle_layout
-from keras_blocks.export.passes.pruning import prune
 
 layers = keras.layers
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from keras_blocks.export.reports.file_report import (
-    ChangeReport,
-    FileComparison,
-    FileFacts,
-    OutputDifference,
-)
-from keras_blocks.export.reports.file_tables import seconds_text
+from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
+from keras_blocks.export.reports.file_rows import seconds_text
+from keras_blocks.export.results.files import FileFacts, OutputDifference
 
 
 @pytest.fixture(autouse=True)

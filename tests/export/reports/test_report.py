@@ -10,8 +10,8 @@ from parity_reports import VERSIONS, check, report, result, wrong
 
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ParityError
-from keras_blocks.export.proof.checks import Difference, LayerCheck, Skipped, Worst
-from keras_blocks.export.reports.tables import FEW_ROWS, MOST_ROWS, NARROWEST, WIDEST
+from keras_blocks.export.reports.text import FEW_ROWS, MOST_ROWS, NARROWEST, WIDEST
+from keras_blocks.export.results.checks import Difference, LayerCheck, Skipped, Worst
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""The native forms of recurrent layers."""

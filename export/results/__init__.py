@@ -1,0 +1,1 @@
+"""What a verification or a comparison found, as plain data."""

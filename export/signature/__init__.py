@@ -1,0 +1,1 @@
+"""The inputs of a model: names, dims, dtypes, and the values that they may have."""

@@ -1,0 +1,274 @@
+"""From the inputs and outputs of a Keras model to flat, named tensors with named dims, and back.
+
+A ragged input `x` is two tensors of the ONNX graph, the flat values `x` and `x.row_splits`. The
+model is traced once, as it is, to see what it returns and which layers read its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.errors import ExportError
+from keras_blocks.export.lowerings import lowered_call
+from keras_blocks.export.signature.input_specs import Symbol, named_dims, symbols_of, unique_names
+from keras_blocks.export.signature.value_ranges import Reads, ValueRange
+from keras_blocks.export.tracing.call_overrides import Call, replaced_calls
+from keras_blocks.export.tracing.file_dtypes import file_dtype, in_file_dtype
+from keras_blocks.export.tracing.stand_ins import stand_ins
+from keras_blocks.ragged import from_row_splits
+
+# Keras does not name this base of all of them.
+_DataLayer = keras.layers.Rescaling.__bases__[0]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How the flat tensors of a contract map to the call of a model.
+
+    Args:
+        contract: the inputs and outputs by name.
+        structure: the positional arguments of the model, as a tuple of nests of `Symbol`.
+        traced: the model's own call as a concrete function of `specs()`; None where it asks for
+            sizes in Python, which a graph cannot answer.
+    """
+
+    contract: Contract
+    structure: tuple[Any, ...]
+    traced: Any = None
+
+    @property
+    def symbols(self) -> list[Symbol]:
+        """The inputs, in the order of the contract."""
+        return keras.tree.flatten(self.structure)
+
+    def specs(self) -> list[tf.TensorSpec]:
+        """The TensorFlow specs of `contract.flat_inputs()`, in order."""
+        return [spec for symbol in self.symbols for spec in symbol.tensor_specs()]
+
+    def arguments(self, flat: Sequence[Any]) -> tuple[Any, ...]:
+        """The positional arguments of the model, from the tensors of `contract.flat_inputs()`."""
+        return _arguments(self.structure, flat)
+
+    def pack(self, flat: Sequence[Any]) -> Any:
+        """The model's one argument, from the tensors of `contract.flat_inputs()` in order."""
+        arguments = self.arguments(flat)
+        if len(arguments) != 1:
+            raise ExportError(
+                f"the model takes {len(arguments)} positional arguments, not one; "
+                "use Signature.arguments(flat)"
+            )
+        return arguments[0]
+
+    def unpack(self, outputs: Any) -> list[Any]:
+        """The tensors of `contract.flat_outputs()` in order, from what the model returned."""
+        return [part for tensor in _leaves(outputs) for part in _parts(tensor)]
+
+    def call(self, model: keras.Model, flat: Sequence[Any]) -> list[Any]:
+        """What the model gives in inference for flat tensors, as flat tensors.
+
+        Stateful layers start afresh, as they do in every run of the exported file, and keep the
+        state they had before.
+        """
+        with replaced_calls(model, _as_in_a_graph):
+            return self._call(model, flat)
+
+    def _call(self, model: keras.Model, flat: Sequence[Any]) -> list[Any]:
+        stateful = [layer for layer in model._flatten_layers() if _state_of(layer)]
+        kept = [[state.numpy() for state in _state_of(layer)] for layer in stateful]
+        for layer in stateful:
+            layer.reset_state()
+        try:
+            return self.unpack(model(*self.arguments(flat), training=False))
+        finally:
+            for layer, values in zip(stateful, kept, strict=True):
+                for state, value in zip(_state_of(layer), values, strict=True):
+                    state.assign(value)
+
+
+def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
+    """The signature of a model.
+
+    Args:
+        model: a functional, sequential or subclassed Keras model.
+        input_signature: for a model that does not say what it takes, such as a subclassed one
+            that has never been called: `keras.InputSpec`, `tf.TensorSpec`, `tf.RaggedTensorSpec`
+            or `keras.Input`, in a list of the positional arguments, as `model.export` takes it;
+            or one dict or spec, for the one argument.
+
+    Raises:
+        ExportError: the inputs are not known, or the model does not run on them.
+        TypeError: it is no model.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: {model!r} (of type "
+            f"{type(model).__name__}). Make a layer a model: "
+            "keras.Sequential([keras.Input(...), layer])."
+        )
+    structure = symbols_of(model, input_signature)
+    probed = _probe(model, structure)
+    guessed = {s.name for s in keras.tree.flatten(structure) if not s.dtype_known}
+    ids = {name for name, found in probed.ranges.items() if found["maximum"] is not None} & guessed
+    if ids:
+        # An input that an embedding reads holds integers.
+        structure = keras.tree.map_structure(
+            lambda s: replace(s, dtype="int32") if s.name in ids else s, structure
+        )
+        probed = _probe(model, structure)
+    inputs = tuple(_input_spec(symbol, probed.ranges) for symbol in keras.tree.flatten(structure))
+    taken = [tensor.name for spec in inputs for tensor in spec.flat()]
+    contract = Contract(inputs, _output_specs(model, probed.traced, taken))
+    return Signature(contract, structure, probed.traced if probed.runs else None)
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """The traced call of a model, whether it runs, and the value ranges of the inputs by name."""
+
+    traced: Any
+    runs: bool
+    ranges: dict[str, dict[str, Any]]
+
+
+def _probe(model: keras.Model, structure: Any) -> _Probed:
+    owners = [s for s in keras.tree.flatten(structure) for _ in s.tensor_specs()]
+    specs = [spec for s in keras.tree.flatten(structure) for spec in s.tensor_specs()]
+    reads = Reads()
+
+    def traced_call() -> Any:
+        with reads.watch(model):
+            return trace(lambda *flat: model(*_arguments(structure, flat), training=False), specs)
+
+    try:
+        traced, runs = traced_call(), True
+    except ExportError:
+        # Some layers ask in Python for sizes, which a graph cannot answer; their lowering does
+        # without, or says why there is no ONNX form.
+        with stand_ins(), replaced_calls(model, lowered_call):
+            traced, runs = traced_call(), False
+    # Captured tensors follow the arguments.
+    found = reads.ranges(traced.inputs[: len(specs)])
+    ranges = {owners[i].name: _named_range(owners, value) for i, value in found.items()}
+    return _Probed(traced, runs, ranges)
+
+
+def trace(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
+    """The concrete function of `function` on these specs.
+
+    Raises:
+        ExportError: the function does not run on them; with the first line of the reason.
+    """
+    try:
+        return tf.function(function, autograph=False).get_concrete_function(*specs)
+    except ExportError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{spec.dtype.name} {tuple(spec.shape)}" for spec in specs)
+        raise ExportError(
+            f"the model does not run on inputs of its signature ({shapes}): {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong, in bold within what Keras puts around it."""
+    said = str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0]
+    return next(iter(said.strip().splitlines()), type(error).__name__)
+
+
+def output_names(model: keras.Model, outputs: Any) -> list[str]:
+    """The Keras names of the outputs: dict keys, or the names of a functional model's layers."""
+    paths = [item for item in keras.tree.flatten_with_path(outputs) if item[1] is not None]
+    if any(isinstance(key, str) for path, _ in paths for key in path):
+        return [".".join(str(key) for key in path) for path, _ in paths]
+    layers = getattr(getattr(model, "_functional", model), "output_names", None)
+    if layers is not None and len(layers) == len(paths):
+        return list(layers)
+    return ["output"] if len(paths) == 1 else [f"output_{i}" for i in range(len(paths))]
+
+
+def _arguments(structure: tuple[Any, ...], flat: Sequence[Any]) -> tuple[Any, ...]:
+    rest = iter(flat)
+
+    def argument(symbol: Symbol) -> Any:
+        values = tf.cast(tf.convert_to_tensor(next(rest)), symbol.dtype)
+        if not symbol.ragged:
+            return values
+        row_splits = tf.convert_to_tensor(next(rest))
+        return from_row_splits(values, row_splits)
+
+    # In order: the tensors of a ragged input follow one another.
+    arguments = [argument(symbol) for symbol in keras.tree.flatten(structure)]
+    return keras.tree.pack_sequence_as(structure, arguments)
+
+
+def _leaves(outputs: Any) -> list[Any]:
+    return [leaf for leaf in keras.tree.flatten(outputs) if leaf is not None]
+
+
+def _parts(tensor: Any) -> list[Any]:
+    if not isinstance(tensor, tf.RaggedTensor):
+        return [in_file_dtype(tensor)]
+    if tensor.ragged_rank != 1:
+        raise ExportError(
+            f"an output is ragged in {tensor.ragged_rank} axes; ONNX outputs carry one ragged axis"
+        )
+    return [in_file_dtype(tensor.values), tf.cast(tensor.row_splits, tf.int64)]
+
+
+def _as_in_a_graph(layer: keras.layers.Layer) -> Call | None:
+    """What makes a layer for data (`Resizing`, `CenterCrop`, ...) take its inputs as floats.
+
+    It does so in a graph, and says so of its outputs, but rounds bytes to bytes when run eagerly.
+    """
+    if not isinstance(layer, _DataLayer):
+        return None
+    own_call = layer.call
+
+    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        floats = keras.tree.map_structure(lambda x: tf.cast(x, layer.compute_dtype), inputs)
+        return own_call(floats, *args, **kwargs)
+
+    return call
+
+
+def _state_of(layer: keras.layers.Layer) -> list[Any]:
+    if not getattr(layer, "stateful", False):
+        return []
+    return keras.tree.flatten(getattr(layer, "states", None) or [])
+
+
+def _named_range(owners: list[Symbol], found: ValueRange) -> dict[str, Any]:
+    names = {
+        key: None if index is None else owners[index].name
+        for key, index in asdict(found).items()
+        if key.endswith("_of")
+    }
+    return {**asdict(found), **names}
+
+
+def _input_spec(symbol: Symbol, ranges: dict[str, dict[str, Any]]) -> TensorSpec:
+    shape = named_dims(symbol.name, symbol.shape, symbol.ragged)
+    dtype = file_dtype(symbol.dtype)
+    return TensorSpec(symbol.name, dtype, shape, symbol.ragged, **ranges.get(symbol.name, {}))
+
+
+def _output_specs(model: keras.Model, traced: Any, taken: list[str]) -> tuple[TensorSpec, ...]:
+    outputs = traced.structured_outputs
+    names = unique_names(output_names(model, outputs), taken)
+    return tuple(
+        _output_spec(name, leaf) for name, leaf in zip(names, _leaves(outputs), strict=True)
+    )
+
+
+def _output_spec(name: str, leaf: Any) -> TensorSpec:
+    if leaf.shape.rank is None:
+        raise ExportError(f"output '{name}' has no known rank")
+    ragged = isinstance(leaf, tf.RaggedTensor | tf.RaggedTensorSpec)
+    shape = named_dims(name, tuple(leaf.shape), ragged)
+    return TensorSpec(name, file_dtype(leaf.dtype.name), shape, ragged)

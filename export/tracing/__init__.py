@@ -1,0 +1,1 @@
+"""How a model behaves while it is traced."""

@@ -1,0 +1,1 @@
+"""Valid random inputs of a contract."""

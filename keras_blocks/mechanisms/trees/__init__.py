@@ -1,0 +1,1 @@
+"""Recursion over trees."""

@@ -1,0 +1,1 @@
+"""The cells that a recursion applies at each node."""

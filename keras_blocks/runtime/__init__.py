@@ -1,0 +1,1 @@
+"""onnxruntime: files loaded, run and described."""

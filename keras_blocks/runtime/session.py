@@ -1,0 +1,154 @@
+"""One ONNX file under onnxruntime; nothing else here knows onnxruntime."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from keras_blocks.contract import FlatTensor
+from keras_blocks.contract.dtypes import BFLOAT16, FROM_ONNXRUNTIME
+from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.errors import ModelLoadError, RunError
+from keras_blocks.runtime.graph_facts import data_files
+
+# "/src/reshape.h:47 onnxruntime::Reshape(const TensorShape&) input cannot be ..." : the source
+# line and the C++ signature tell a client nothing.
+_SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ .*?\)(?: const)? ")
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_NODE = re.compile(r"^Non-zero status code returned while running (\w+) node\..*?Status Message: ")
+_LONGEST_MESSAGE = 300
+_LARGE_ELEMENTS = 2**18
+_ONNX_BFLOAT16 = 16  # its number in onnx.proto
+
+
+class Session:
+    """A loaded graph.
+
+    Args:
+        path: str or path of the ONNX file.
+        threads: int, the threads that one run may use; None leaves it to onnxruntime.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None):
+        self._session = _load(Path(path), threads)
+        self._options, self._large = _run_options(), _run_options()
+        # What a large run took is given back; a small one finds its memory where the last left it.
+        self._large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self.inputs = tuple(map(_tensor, self._session.get_inputs()))
+        self.outputs = tuple(map(_tensor, self._session.get_outputs()))
+        meta = self._session.get_modelmeta()
+        self.metadata: Mapping[str, str] = dict(meta.custom_metadata_map)
+        self.producer = meta.producer_name
+        halves = {t.name for t in self.inputs + self.outputs if t.dtype == BFLOAT16}
+        self._run = _BFloat16Runner(self._session, halves) if halves else self._session.run
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """The named outputs, in that order. Safe to call from several threads at once.
+
+        Raises:
+            RunError: an op cannot take these inputs, or the memory does not suffice.
+        """
+        large = sum(array.size for array in inputs.values()) > _LARGE_ELEMENTS
+        try:
+            return self._run(list(outputs), dict(inputs), self._large if large else self._options)
+        except MemoryError:
+            raise RunError("the inputs need more memory than there is", True) from None
+        except UnicodeEncodeError as error:
+            raise RunError(f"text in UTF-8 expected: {error}") from None
+        except Exception as error:  # onnxruntime's errors share no base class
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            out_of_memory = "allocate" in str(error) or "bad_alloc" in str(error)
+            raise RunError(_plain(error), out_of_memory) from None
+
+    def interrupt(self) -> None:
+        """Ends every run that goes on, and each one after it, with a `RunError`."""
+        self._options.terminate = self._large.terminate = True
+
+
+class _BFloat16Runner:
+    """Runs a graph that has bfloat16 at its ends, which NumPy does not have: uint16 carries it."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, names: set[str]):
+        self._session = session
+        self._names = names
+
+    def __call__(
+        self, outputs: list[str], inputs: dict[str, np.ndarray], options: onnxruntime.RunOptions
+    ) -> list[np.ndarray]:
+        values = {name: self._value(name, array) for name, array in inputs.items()}
+        results = self._session.run_with_ort_values(outputs, values, options)
+        return [self._array(*pair) for pair in zip(outputs, results, strict=True)]
+
+    def _value(self, name: str, array: np.ndarray) -> onnxruntime.OrtValue:
+        make = onnxruntime.OrtValue
+        if name not in self._names:
+            return make.ortvalue_from_numpy(array)
+        return make.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BFLOAT16)
+
+    def _array(self, name: str, value: onnxruntime.OrtValue) -> np.ndarray:
+        if name not in self._names:
+            return value.numpy()
+        shape = value.shape()
+        bits = np.empty(shape, dtype="uint16")
+        if bits.size:
+            ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
+        return bits
+
+
+def _run_options() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4  # as for the session
+    return options
+
+
+def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise ModelLoadError("there is no such file")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, and reported once
+    options.intra_op_num_threads = threads or 0
+    # Spinning threads steal the cores from the requests that run beside.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        # Read, not mapped into memory: whoever writes over these files while the model is served
+        # would change its answers, and end the process where they get shorter.
+        files = [(name, np.fromfile(path.parent / name, "uint8")) for name in data_files(path)]
+        if files:
+            names, arrays = zip(*files, strict=True)
+            options.add_external_initializers_from_files_in_memory(
+                list(names), list(arrays), [array.size for array in arrays]
+            )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        reason = _plain(error).removeprefix(f"Load model from {path} failed:")
+        raise ModelLoadError(reason) from error
+
+
+def _tensor(argument: onnxruntime.NodeArg) -> FlatTensor:
+    if argument.type not in FROM_ONNXRUNTIME:
+        raise ModelLoadError(
+            f"'{argument.name}' is {argument.type}, which cannot be served: "
+            f"tensors of numbers, booleans and strings can"
+        )
+    shape = tuple(
+        dim if isinstance(dim, int | str) and dim != "" else f"{argument.name}.axis{axis}"
+        for axis, dim in enumerate(argument.shape)
+    )
+    return FlatTensor(argument.name, FROM_ONNXRUNTIME[argument.type], shape or ANY_SHAPE)
+
+
+def _plain(error: Exception) -> str:
+    """What onnxruntime says, without its codes, source lines and C++ signatures."""
+    text = _PREFIX.sub("", str(error).strip())
+    node = _NODE.match(text)
+    if node:
+        text = f"{node[1]}: {text[node.end() :]}"
+    text = " ".join(_SOURCE_LINE.sub("", text).split())
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."

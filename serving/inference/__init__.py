@@ -1,0 +1,1 @@
+"""Requests joined into batches and run; it knows no protocol."""

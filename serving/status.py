@@ -1,0 +1,72 @@
+"""What an error means to a client, by either protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keras_blocks.errors import ContractError, ModelLoadError, RunError
+from keras_blocks.serving.errors import (
+    AccessError,
+    ClosedError,
+    DeadlineError,
+    ModelNotFoundError,
+    OverloadedError,
+    RequestError,
+    StoppingError,
+)
+
+_RETRY = {"Retry-After": "1"}
+
+# gRPC's codes.
+OK, CANCELLED = 0, 1
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 3, 4, 5
+PERMISSION_DENIED, RESOURCE_EXHAUSTED = 7, 8
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 12, 13, 14, 16
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How a request is refused.
+
+    Args:
+        status: the HTTP status.
+        code: gRPC's code.
+        message: for the client.
+        headers: further headers over HTTP.
+    """
+
+    status: int
+    code: int
+    message: str
+    headers: Mapping[str, str]
+
+
+def fault_of(error: Exception) -> Fault:
+    """What to answer; anything unexpected is the server's own fault, and says nothing of it."""
+    message = str(error)
+    match error:
+        case RequestError():
+            return Fault(error.status, INVALID_ARGUMENT, message, error.headers)
+        case AccessError():
+            return Fault(401, UNAUTHENTICATED, message, {"WWW-Authenticate": "Bearer"})
+        case ClosedError():
+            return Fault(403, PERMISSION_DENIED, message, {})
+        case ModelNotFoundError():
+            return Fault(404, NOT_FOUND, message, {})
+        case OverloadedError():
+            return Fault(429, RESOURCE_EXHAUSTED, message, _RETRY)
+        case StoppingError():
+            return Fault(503, UNAVAILABLE, message, _RETRY)
+        case DeadlineError():
+            return Fault(503, DEADLINE_EXCEEDED, message, _RETRY)
+        case RunError(out_of_memory=True):
+            message = "the inputs need more memory than there is; send fewer rows"
+            return Fault(413, RESOURCE_EXHAUSTED, message, {})
+        case RunError():
+            # The file loaded, so what fails when run fails because of these inputs.
+            message = f"the model cannot run on these inputs: {error}"
+            return Fault(400, INVALID_ARGUMENT, message, {})
+        case ContractError() | ModelLoadError():
+            return Fault(400, INVALID_ARGUMENT, message, {})
+    return Fault(500, INTERNAL, "internal error", {})

@@ -1,0 +1,1 @@
+"""Sockets and HTTP; it knows no model."""
