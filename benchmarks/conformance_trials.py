@@ -18,7 +18,7 @@ from keras_cases import Case
 from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
 from keras_blocks.export.results.comparison import TOLERANCES, compare, compute_dtype
-from keras_blocks.export.verification.keras_side import OnnxSide, RefusedError, first_line
+from keras_blocks.export.verification.keras_side import OnnxRunner, SampleRejectedError, first_line
 
 LOOPS = ("Loop", "Scan")
 
@@ -55,8 +55,8 @@ def attempt(case: Case, variant: str, exporter: str) -> Outcome:
 def judge(path: Path, model: keras.Model, runs: Runs) -> Outcome:
     """Runs a file on the samples."""
     try:
-        side = OnnxSide(path)
-    except RefusedError as error:
+        side = OnnxRunner(path)
+    except SampleRejectedError as error:
         return Outcome(BROKEN, str(error))
     loops = _loops(path)
     tolerance = TOLERANCES[compute_dtype(model)]
@@ -67,7 +67,7 @@ def judge(path: Path, model: keras.Model, runs: Runs) -> Outcome:
             return Outcome(WRONG, f"{len(names)} inputs, not {len(inputs)}: {names}", loops)
         try:
             found = list(side.run(dict(zip(names, inputs, strict=True))).values())
-        except RefusedError as error:
+        except SampleRejectedError as error:
             if _are_too_short(side, inputs):
                 return Outcome(REFUSED, "a size, of which its contract asks for more", loops)
             return Outcome(BROKEN, f"at {shapes}: {error}", loops)
@@ -85,7 +85,7 @@ def in_numpy_dtype(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
-def _are_too_short(side: OnnxSide, inputs: list[np.ndarray]) -> bool:
+def _are_too_short(side: OnnxRunner, inputs: list[np.ndarray]) -> bool:
     """Whether the contract of a file says that it takes no axes as short as these."""
     contract = side.contract()
     tensors = () if contract is None else contract.flat_inputs()

@@ -9,17 +9,17 @@ import asyncio
 import sys
 
 from keras_blocks.serving.limits import Limits
-from keras_blocks.serving.transport.exchange import Exchange
-from keras_blocks.serving.transport.head_cache import KnownHeads
+from keras_blocks.serving.transport.exchange import HttpExchange
+from keras_blocks.serving.transport.head_cache import HeadCache
 from keras_blocks.serving.transport.http1 import HttpConnection
 
 
-def answer(exchange: Exchange) -> None:
+def answer(exchange: HttpExchange) -> None:
     exchange.respond(200, b"{}")
 
 
 async def main() -> None:
-    limits, heads = Limits(), KnownHeads()
+    limits, heads = Limits(), HeadCache()
     server = await asyncio.get_running_loop().create_server(
         lambda: HttpConnection(
             answer, lambda exchange, _: answer(exchange), lambda *_: None, limits, set(), heads

@@ -24,11 +24,11 @@ _BEFORE_THE_REASON = (
 )  # fmt: skip
 
 
-class RefusedError(Exception):
+class SampleRejectedError(Exception):
     """One side does not take a sample, or onnxruntime does not load a file; with the reason."""
 
 
-class OnnxSide:
+class OnnxRunner:
     """An ONNX model under onnxruntime's defaults, as a server would run it.
 
     Args:
@@ -48,7 +48,7 @@ class OnnxSide:
                 source, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise RefusedError(first_line(error)) from error
+            raise SampleRejectedError(first_line(error)) from error
 
     def run(
         self, feed: dict[str, np.ndarray], outputs: Sequence[str] | None = None
@@ -63,7 +63,7 @@ class OnnxSide:
         try:
             values = self.session.run(list(asked), {name: feed[name] for name in names})
         except Exception as error:
-            raise RefusedError(first_line(error)) from error
+            raise SampleRejectedError(first_line(error)) from error
         return dict(zip(asked, values, strict=True))
 
     def contract(self) -> Contract | None:

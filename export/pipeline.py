@@ -20,13 +20,13 @@ from keras_blocks.export.onnx_io.external_data import (
     without_older_data,
 )
 from keras_blocks.export.onnx_io.graphs import op_counts
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.report import ExportResult
 from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.tracing.file_dtypes import computes_in
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
-from keras_blocks.export.verification.parity import prove
+from keras_blocks.export.verification.parity import verify_file
 
 
 def export_onnx(
@@ -105,7 +105,7 @@ def export_onnx(
             if computes_in(model, "float64"):
                 _load(written, " Build the model in float32: onnxruntime knows few ops in float64.")
             if verify:
-                parity = prove(
+                parity = verify_file(
                     model,
                     signature,
                     written,
@@ -133,8 +133,8 @@ def export_onnx(
 
 def _load(written: Path, advice: str = "") -> None:
     try:
-        OnnxSide(written)
-    except RefusedError as error:
+        OnnxRunner(written)
+    except SampleRejectedError as error:
         raise ExportError(
             f"onnxruntime does not load the converted model: {error}.{advice}"
         ) from error

@@ -26,7 +26,7 @@ UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 12, 13, 14, 16
 
 
 @dataclass(frozen=True)
-class Fault:
+class ErrorStatus:
     """How a request is refused.
 
     Args:
@@ -42,31 +42,31 @@ class Fault:
     headers: Mapping[str, str]
 
 
-def fault_of(error: Exception) -> Fault:
+def status_of(error: Exception) -> ErrorStatus:
     """What to answer; anything unexpected is the server's own fault, and says nothing of it."""
     message = str(error)
     match error:
         case RequestError():
-            return Fault(error.status, INVALID_ARGUMENT, message, error.headers)
+            return ErrorStatus(error.status, INVALID_ARGUMENT, message, error.headers)
         case AccessError():
-            return Fault(401, UNAUTHENTICATED, message, {"WWW-Authenticate": "Bearer"})
+            return ErrorStatus(401, UNAUTHENTICATED, message, {"WWW-Authenticate": "Bearer"})
         case ClosedError():
-            return Fault(403, PERMISSION_DENIED, message, {})
+            return ErrorStatus(403, PERMISSION_DENIED, message, {})
         case ModelNotFoundError():
-            return Fault(404, NOT_FOUND, message, {})
+            return ErrorStatus(404, NOT_FOUND, message, {})
         case OverloadedError():
-            return Fault(429, RESOURCE_EXHAUSTED, message, _RETRY)
+            return ErrorStatus(429, RESOURCE_EXHAUSTED, message, _RETRY)
         case StoppingError():
-            return Fault(503, UNAVAILABLE, message, _RETRY)
+            return ErrorStatus(503, UNAVAILABLE, message, _RETRY)
         case DeadlineError():
-            return Fault(503, DEADLINE_EXCEEDED, message, _RETRY)
+            return ErrorStatus(503, DEADLINE_EXCEEDED, message, _RETRY)
         case RunError(out_of_memory=True):
             message = "the inputs need more memory than there is; send fewer rows"
-            return Fault(413, RESOURCE_EXHAUSTED, message, {})
+            return ErrorStatus(413, RESOURCE_EXHAUSTED, message, {})
         case RunError():
             # The file loaded, so what fails when run fails because of these inputs.
             message = f"the model cannot run on these inputs: {error}"
-            return Fault(400, INVALID_ARGUMENT, message, {})
+            return ErrorStatus(400, INVALID_ARGUMENT, message, {})
         case ContractError() | ModelLoadError():
-            return Fault(400, INVALID_ARGUMENT, message, {})
-    return Fault(500, INTERNAL, "internal error", {})
+            return ErrorStatus(400, INVALID_ARGUMENT, message, {})
+    return ErrorStatus(500, INTERNAL, "internal error", {})

@@ -19,7 +19,7 @@ from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.onnx_io.external_data import Apart
 from keras_blocks.export.passes.opsets import DEFAULT_OPSET
 from keras_blocks.export.signature.signature import Signature, trace
-from keras_blocks.export.tracing.call_overrides import replaced_calls
+from keras_blocks.export.tracing.call_overrides import overridden_calls
 from keras_blocks.export.tracing.file_dtypes import computes_in, in_file_dtype, widen
 from keras_blocks.export.tracing.minimum_sizes import are_asked_for, note
 from keras_blocks.export.tracing.name_scopes import scoped
@@ -102,7 +102,7 @@ def capture(
         # Identities give every output a tensor of its own, even one that is also an input.
         return [tf.identity(part) for part in signature.unpack(outputs)]
 
-    lowered = replaced_calls(model, scoped(model, lowered_call))
+    lowered = overridden_calls(model, scoped(model, lowered_call))
     with stand_ins(opset) as nodes, known_to_fit(are_asked_for), lowered:
         concrete = trace(run, specs)
     inputs = [tensor.name for tensor in concrete.inputs[: len(specs)]]

@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_blocks.contract import TensorSpec
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.signature.signature import Signature, trace
-from keras_blocks.export.tracing.call_overrides import Call, replaced_calls
+from keras_blocks.export.tracing.call_overrides import Call, overridden_calls
 from keras_blocks.export.tracing.name_scopes import outside_of_graphs, scoped
 from keras_blocks.export.tracing.stand_ins import stand_ins
 
@@ -65,7 +65,7 @@ class Probe(keras.Model):
 
             return watched
 
-        with replaced_calls(self.model, watching):
+        with overridden_calls(self.model, watching):
             note(self.model.name, self.model(*arguments, training=False))
         self.seen, self.calls = list(found), calls
         return list(found.values())
@@ -77,7 +77,7 @@ def probe_signature(probe: Probe, signature: Signature) -> Signature:
     def run(*flat: tf.Tensor) -> list[tf.Tensor]:
         return probe(*signature.arguments(flat))
 
-    with stand_ins(), replaced_calls(probe, lowered_call):
+    with stand_ins(), overridden_calls(probe, lowered_call):
         traced = trace(run, signature.specs())
     outputs = tuple(
         TensorSpec(f"probe.{i}", tensor.dtype.name, _dims(i, tensor))
@@ -121,7 +121,7 @@ def layer_scopes(model: keras.Model, signature: Signature) -> dict[str, str]:
     def run(*flat: tf.Tensor) -> list[tf.Tensor]:
         return signature.unpack(model(*signature.arguments(flat), training=False))
 
-    with replaced_calls(model, scoped(model, noting)):
+    with overridden_calls(model, scoped(model, noting)):
         trace(run, signature.specs())
     return scopes
 

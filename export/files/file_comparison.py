@@ -22,7 +22,7 @@ from keras_blocks.export.files.tally import Tally
 from keras_blocks.export.files.timing import medians
 from keras_blocks.export.onnx_io.graphs import op_counts
 from keras_blocks.export.onnx_io.reading import load, opened, size_on_disk
-from keras_blocks.export.onnx_side import RefusedError
+from keras_blocks.export.onnx_side import SampleRejectedError
 from keras_blocks.export.progress import tracked
 from keras_blocks.export.reports.file_report import FileComparison
 from keras_blocks.export.results.comparison import Tolerance
@@ -188,12 +188,12 @@ class _Trial:
         for feed in tracked(feeds, "comparing", verbose):
             try:
                 want = self.pair.original.run(feed)
-            except RefusedError as error:
+            except SampleRejectedError as error:
                 self.skipped.append(f"the original refuses {_shapes(feed)}: {error}")
                 continue
             try:
                 have = self.pair.run_other(feed)
-            except RefusedError as error:
+            except SampleRejectedError as error:
                 self.problem = f"the other fails on {_shapes(feed)}: {error}"
                 return
             self.samples += 1
@@ -222,7 +222,7 @@ def _timed_feeds(pair: Pair, contract: Contract, seed: int) -> dict[str, Feed]:
         for size in (TIMED_SIZE, *(plan.size for plan in LARGER_PLANS)):
             for sample in draw_samples(contract, seed, (Plan((size,) * rows, size),)):
                 label = f"batch {rows if sample.plan is None else len(sample.plan.lengths)}"
-                with suppress(RefusedError):
+                with suppress(SampleRejectedError):
                     pair.original.run(sample.feed)
                     feeds.setdefault(label, sample.feed)
             if len(feeds) == TIMED_BATCHES.index(rows) + 1:

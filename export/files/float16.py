@@ -21,7 +21,7 @@ from keras_blocks.export.files.regions import change_regions
 from keras_blocks.export.files.stored_weights import store_weights
 from keras_blocks.export.onnx_io.atomic_write import serialized
 from keras_blocks.export.onnx_io.graphs import copied, op_counts
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError, first_line
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, first_line
 from keras_blocks.export.reports.file_report import ChangeReport
 from keras_blocks.runtime.file_contract import file_contract
 
@@ -109,7 +109,7 @@ def _halved(
     ops = op_counts(model)
     for op in sorted(kept - ops.keys()):
         raise ValueError(f"keep_ops: the model has no '{op}'; it has {', '.join(sorted(ops))}")
-    contract = file_contract(OnnxSide(serialized(model)))
+    contract = file_contract(OnnxRunner(serialized(model)))
     feeds = _feeds(contract, inputs, seed)
     kept = kept | set(DEFAULT_OP_BLOCK_LIST)
     while True:
@@ -181,10 +181,10 @@ def _converted(model: onnx.ModelProto, kept: Collection[str], keep_io: bool) -> 
 def _refused_op(model: onnx.ModelProto, feeds: Sequence[Feed]) -> str | None:
     """The op that onnxruntime does not run in float16, or None."""
     try:
-        side = OnnxSide(serialized(model), threads=1)
+        side = OnnxRunner(serialized(model), threads=1)
         for feed in feeds:
             side.run(feed)
-    except RefusedError as error:
+    except SampleRejectedError as error:
         found = _REFUSED_OP.search(str(error))
         known = {node.op_type for node in model.graph.node}
         if found is None or found[1] not in known:

@@ -19,7 +19,7 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.atomic_write import serialized
 from keras_blocks.export.onnx_io.graphs import copied
 from keras_blocks.export.onnx_io.reading import opened
-from keras_blocks.export.onnx_side import OnnxSide, first_line
+from keras_blocks.export.onnx_side import OnnxRunner, first_line
 from keras_blocks.runtime.file_contract import file_contract
 
 # What passes int8 on, so that nothing need become float32 between two convolutions.
@@ -247,7 +247,7 @@ def _part_feeds(
     extra = [value for value in part.graph.input if value.name not in own]
     augmented = copied(model)
     augmented.graph.output.extend(extra)
-    side = OnnxSide(serialized(augmented))
+    side = OnnxRunner(serialized(augmented))
     wanted = [value.name for value in part.graph.input]
     for feed in feeds:
         computed = side.run(feed, [value.name for value in extra]) if extra else {}

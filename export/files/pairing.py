@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract.feeds import Feed
-from keras_blocks.export.onnx_side import OnnxSide, element_type
+from keras_blocks.export.onnx_side import OnnxRunner, element_type
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Pair:
         outputs: name in the original -> name in the other.
     """
 
-    original: OnnxSide
-    other: OnnxSide
+    original: OnnxRunner
+    other: OnnxRunner
     inputs: Mapping[str, tuple[str, str]]
     outputs: Mapping[str, str]
 
@@ -39,7 +39,7 @@ class Pair:
         return {name: found[theirs] for name, theirs in self.outputs.items()}
 
 
-def paired(original: OnnxSide, other: OnnxSide) -> tuple[Pair | None, str | None, list[str]]:
+def paired(original: OnnxRunner, other: OnnxRunner) -> tuple[Pair | None, str | None, list[str]]:
     """The pair, or why there is none, and what a reader should know of it."""
     notes: list[str] = []
     matched = []

@@ -9,7 +9,7 @@ import onnx.external_data_helper
 
 from keras_blocks.errors import ModelLoadError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 
 
 def load(path: Path, weights: bool = True) -> onnx.ModelProto:
@@ -35,15 +35,15 @@ def load(path: Path, weights: bool = True) -> onnx.ModelProto:
     return model
 
 
-def opened(path: Path) -> OnnxSide:
+def opened(path: Path) -> OnnxRunner:
     """A file under onnxruntime, on one thread: what is compared and timed must not vary.
 
     Raises:
         ModelLoadError: onnxruntime does not load it.
     """
     try:
-        return OnnxSide(path, threads=1)
-    except RefusedError as error:
+        return OnnxRunner(path, threads=1)
+    except SampleRejectedError as error:
         raise ModelLoadError(f"{path}: onnxruntime does not load it: {error}") from error
 
 

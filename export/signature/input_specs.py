@@ -19,7 +19,7 @@ _EXAMPLE = 'keras.InputSpec(shape=(None, 4), dtype="float32")'
 
 
 @dataclass(frozen=True)
-class Symbol:
+class InputSpec:
     """One input of a model; `shape` has the batch axis, and None where a size is free.
 
     `dtype_known` is False where Keras kept only the shape, and `dtype` is that of the model.
@@ -42,7 +42,7 @@ class Symbol:
 
 
 def symbols_of(model: keras.Model, input_signature: Any = None) -> tuple[Any, ...]:
-    """The positional arguments of a model, as nests of `Symbol`."""
+    """The positional arguments of a model, as nests of `InputSpec`."""
     if input_signature is not None:
         arguments = _as_arguments(input_signature)
     elif isinstance(model, keras.Sequential):
@@ -103,7 +103,7 @@ def _as_arguments(input_signature: Any) -> tuple[Any, ...]:
     return (input_signature,)
 
 
-def _first_input(model: keras.Sequential) -> Symbol:
+def _first_input(model: keras.Sequential) -> InputSpec:
     """That of the `keras.Input`, or what Keras made of the first call if there was none: a batch
     size that was chance, and an element type that is the first layer's own."""
     symbol = _symbol(model.inputs[0])
@@ -136,7 +136,7 @@ def _recorded(shape: Any, dtype: str) -> Any:
         return {key: _recorded(value, dtype) for key, value in shape.items()}
     if all(size is None or isinstance(size, int) for size in shape):
         # The batch size of the first call is chance; other sizes may be the model's own.
-        return Symbol("", dtype, (None, *shape[1:]), dtype_known=False)
+        return InputSpec("", dtype, (None, *shape[1:]), dtype_known=False)
     return [_recorded(value, dtype) for value in shape]
 
 
@@ -162,8 +162,8 @@ def _name(path: tuple[Any, ...], leaf: Any, index: int | None) -> str:
     return given or ("input" if index is None else f"input_{index}")
 
 
-def _symbol(leaf: Any) -> Symbol:
-    if isinstance(leaf, Symbol):
+def _symbol(leaf: Any) -> InputSpec:
+    if isinstance(leaf, InputSpec):
         return leaf
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         raise TypeError(
@@ -184,4 +184,4 @@ def _symbol(leaf: Any) -> Symbol:
             f"ragged_rank {leaf.ragged_rank}"
         )
     # ONNX has no sparse tensors: a sparse input is a dense one in the file.
-    return Symbol("", keras.backend.standardize_dtype(leaf.dtype), tuple(leaf.shape), ragged)
+    return InputSpec("", keras.backend.standardize_dtype(leaf.dtype), tuple(leaf.shape), ragged)

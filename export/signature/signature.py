@@ -16,9 +16,14 @@ import tensorflow as tf
 from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
 from keras_blocks.export.lowerings import lowered_call
-from keras_blocks.export.signature.input_specs import Symbol, named_dims, symbols_of, unique_names
-from keras_blocks.export.signature.value_ranges import Reads, ValueRange
-from keras_blocks.export.tracing.call_overrides import Call, replaced_calls
+from keras_blocks.export.signature.input_specs import (
+    InputSpec,
+    named_dims,
+    symbols_of,
+    unique_names,
+)
+from keras_blocks.export.signature.value_ranges import InputUsage, ValueRange
+from keras_blocks.export.tracing.call_overrides import Call, overridden_calls
 from keras_blocks.export.tracing.file_dtypes import file_dtype, in_file_dtype
 from keras_blocks.export.tracing.stand_ins import stand_ins
 from keras_blocks.ragged import from_row_splits
@@ -33,7 +38,7 @@ class Signature:
 
     Args:
         contract: the inputs and outputs by name.
-        structure: the positional arguments of the model, as a tuple of nests of `Symbol`.
+        structure: the positional arguments of the model, as a tuple of nests of `InputSpec`.
         traced: the model's own call as a concrete function of `specs()`; None where it asks for
             sizes in Python, which a graph cannot answer.
     """
@@ -43,7 +48,7 @@ class Signature:
     traced: Any = None
 
     @property
-    def symbols(self) -> list[Symbol]:
+    def symbols(self) -> list[InputSpec]:
         """The inputs, in the order of the contract."""
         return keras.tree.flatten(self.structure)
 
@@ -75,7 +80,7 @@ class Signature:
         Stateful layers start afresh, as they do in every run of the exported file, and keep the
         state they had before.
         """
-        with replaced_calls(model, _as_in_a_graph):
+        with overridden_calls(model, _as_in_a_graph):
             return self._call(model, flat)
 
     def _call(self, model: keras.Model, flat: Sequence[Any]) -> list[Any]:
@@ -139,7 +144,7 @@ class _Probed:
 def _probe(model: keras.Model, structure: Any) -> _Probed:
     owners = [s for s in keras.tree.flatten(structure) for _ in s.tensor_specs()]
     specs = [spec for s in keras.tree.flatten(structure) for spec in s.tensor_specs()]
-    reads = Reads()
+    reads = InputUsage()
 
     def traced_call() -> Any:
         with reads.watch(model):
@@ -150,7 +155,7 @@ def _probe(model: keras.Model, structure: Any) -> _Probed:
     except ExportError:
         # Some layers ask in Python for sizes, which a graph cannot answer; their lowering does
         # without, or says why there is no ONNX form.
-        with stand_ins(), replaced_calls(model, lowered_call):
+        with stand_ins(), overridden_calls(model, lowered_call):
             traced, runs = traced_call(), False
     # Captured tensors follow the arguments.
     found = reads.ranges(traced.inputs[: len(specs)])
@@ -195,7 +200,7 @@ def output_names(model: keras.Model, outputs: Any) -> list[str]:
 def _arguments(structure: tuple[Any, ...], flat: Sequence[Any]) -> tuple[Any, ...]:
     rest = iter(flat)
 
-    def argument(symbol: Symbol) -> Any:
+    def argument(symbol: InputSpec) -> Any:
         values = tf.cast(tf.convert_to_tensor(next(rest)), symbol.dtype)
         if not symbol.ragged:
             return values
@@ -243,7 +248,7 @@ def _state_of(layer: keras.layers.Layer) -> list[Any]:
     return keras.tree.flatten(getattr(layer, "states", None) or [])
 
 
-def _named_range(owners: list[Symbol], found: ValueRange) -> dict[str, Any]:
+def _named_range(owners: list[InputSpec], found: ValueRange) -> dict[str, Any]:
     names = {
         key: None if index is None else owners[index].name
         for key, index in asdict(found).items()
@@ -252,7 +257,7 @@ def _named_range(owners: list[Symbol], found: ValueRange) -> dict[str, Any]:
     return {**asdict(found), **names}
 
 
-def _input_spec(symbol: Symbol, ranges: dict[str, dict[str, Any]]) -> TensorSpec:
+def _input_spec(symbol: InputSpec, ranges: dict[str, dict[str, Any]]) -> TensorSpec:
     shape = named_dims(symbol.name, symbol.shape, symbol.ragged)
     dtype = file_dtype(symbol.dtype)
     return TensorSpec(symbol.name, dtype, shape, symbol.ragged, **ranges.get(symbol.name, {}))

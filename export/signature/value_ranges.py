@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 import keras_blocks as kb
-from keras_blocks.export.tracing.call_overrides import Call, replaced_calls
+from keras_blocks.export.tracing.call_overrides import Call, overridden_calls
 from keras_blocks.export.tracing.minimum_sizes import (
     ask,
     ask_for_a_step,
@@ -84,7 +84,7 @@ class ValueRange:
 
 
 @dataclass
-class Reads:
+class InputUsage:
     """The notes of one trace: what embeddings, trees and what masks steps were called on."""
 
     ids: list[tuple[tf.Tensor, int]] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Reads:
     @contextmanager
     def watch(self, model: keras.Model) -> Iterator[None]:
         """Takes notes while the model is called."""
-        with replaced_calls(model, self._noting), replaced_calls(model, self._noting_dropped):
+        with overridden_calls(model, self._noting), overridden_calls(model, self._noting_dropped):
             yield
 
     def ranges(self, inputs: list[tf.Tensor]) -> dict[int, ValueRange]:

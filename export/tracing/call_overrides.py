@@ -21,7 +21,7 @@ stand two conversions at once."""
 
 
 @contextmanager
-def replaced_calls(
+def overridden_calls(
     model: keras.layers.Layer, replacement: Callable[[keras.layers.Layer], Call | None]
 ) -> Iterator[None]:
     """Within the context, every layer of the model calls what `replacement(layer)` gave for it.

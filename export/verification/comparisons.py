@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_blocks.contract.sampling.samples import Sample
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Check, Difference, Skipped
 from keras_blocks.export.results.comparison import (
     TOLERANCES,
@@ -24,7 +24,7 @@ from keras_blocks.export.results.comparison import (
 )
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.verification.effort import Budget
-from keras_blocks.export.verification.keras_side import KerasSide
+from keras_blocks.export.verification.keras_side import KerasRunner
 from keras_blocks.export.verification.larger_batches import outputs_in_larger_batches
 from keras_blocks.export.verification.rounding_noise import rounding_noise
 
@@ -48,7 +48,7 @@ class Outcome:
         return all(check.ok for check in self.checks)
 
 
-class Proof:
+class VerificationRun:
     """Runs samples on both sides and keeps what came of them.
 
     `first` and `largest` are outcomes to go on from: the first few, and that with long rows;
@@ -72,7 +72,7 @@ class Proof:
         atol: float | None = None,
         budget: Budget | None = None,
     ):
-        self.keras = KerasSide(model, signature, signature.traced)
+        self.keras = KerasRunner(model, signature, signature.traced)
         self.outputs = signature.contract.flat_outputs()
         usual = TOLERANCES[compute_dtype(model)]
         self.tolerance = usual
@@ -99,7 +99,7 @@ class Proof:
         known = {sample.description for sample, _ in self.tried}
         return [sample for sample in samples if sample.description not in known]
 
-    def run(self, onnx: OnnxSide, samples: Iterable[Sample], eager_every: int = 2) -> None:
+    def run(self, onnx: OnnxRunner, samples: Iterable[Sample], eager_every: int = 2) -> None:
         """Compares the outputs on each sample; every so many Keras runs op by op."""
         for number, sample in enumerate(samples):
             if self.spent:
@@ -108,7 +108,7 @@ class Proof:
             # A fault of tracing would be in the trace and in the file.
             try:
                 self.add(self.examine(onnx, sample, eager=number % eager_every == 0))
-            except RefusedError as error:
+            except SampleRejectedError as error:
                 self.skipped.append(Skipped(sample.description, str(error)))
                 self.tried.append((sample, False))
 
@@ -141,7 +141,7 @@ class Proof:
         if sample.fixed and few and (largest is None or sample.elements > largest.sample.elements):
             self.largest = outcome
 
-    def examine(self, onnx: OnnxSide, sample: Sample, eager: bool) -> Outcome:
+    def examine(self, onnx: OnnxRunner, sample: Sample, eager: bool) -> Outcome:
         """What both sides make of a sample.
 
         Raises:
@@ -156,7 +156,7 @@ class Proof:
             self.keras.refuse_shapes(sample.feed)
         return outcome
 
-    def _in_larger_batch(self, onnx: OnnxSide, wrong: Outcome) -> Outcome:
+    def _in_larger_batch(self, onnx: OnnxRunner, wrong: Outcome) -> Outcome:
         """The outcome, or where Keras contradicts itself another that is right, which is noted."""
         sample = wrong.sample
         for size, expected in outputs_in_larger_batches(self.keras, sample.feed):
@@ -171,20 +171,20 @@ class Proof:
                 return again
         return wrong
 
-    def compare(self, onnx: OnnxSide, sample: Sample, eager: bool) -> Outcome:
+    def compare(self, onnx: OnnxRunner, sample: Sample, eager: bool) -> Outcome:
         """What both sides give for one sample; `eager` is how Keras runs it."""
         started = time.perf_counter()
         expected = self.keras.run(sample.feed, eager)
         return self.compare_with(onnx, sample, expected, time.perf_counter() - started)
 
     def compare_with(
-        self, onnx: OnnxSide, sample: Sample, expected: list[np.ndarray], seconds: float = 0.0
+        self, onnx: OnnxRunner, sample: Sample, expected: list[np.ndarray], seconds: float = 0.0
     ) -> Outcome:
         """What ONNX gives beside what Keras gave, in so many seconds."""
         started = time.perf_counter()
         try:
             found = onnx.run(sample.feed)
-        except RefusedError as error:
+        except SampleRejectedError as error:
             reason = f"onnxruntime fails where Keras does not: {error}"
             wrong = {"problem": reason, "max_error": np.inf}
             checks = [self.check(i, sample, value, **wrong) for i, value in enumerate(expected)]

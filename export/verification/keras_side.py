@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_blocks.contract import Contract, FlatTensor, TensorSpec
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError, element_type, first_line
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, element_type, first_line
 from keras_blocks.export.signature.signature import Signature, trace
 
 
-class KerasSide:
+class KerasRunner:
     """A Keras model, traced once for all shapes.
 
     Args:
@@ -52,10 +52,10 @@ class KerasSide:
                     pass
             return [value.numpy() for value in self.signature.call(self.model, flat)]
         except Exception as error:
-            raise RefusedError(first_line(error)) from error
+            raise SampleRejectedError(first_line(error)) from error
 
     def refuse_shapes(self, feed: dict[str, np.ndarray]) -> None:
-        """Raises `RefusedError` if the model does not allow these very shapes, though it ran.
+        """Raises `SampleRejectedError` if the model refuses these very shapes, though it ran.
 
         Layers check sizes when they are traced. At run time TensorFlow lets some windows that are
         longer than the input pass, and gives an empty tensor, or even uninitialised memory.
@@ -64,7 +64,7 @@ class KerasSide:
         try:
             trace(self._call, specs)
         except Exception as error:
-            raise RefusedError(first_line(error.__cause__ or error)) from error
+            raise SampleRejectedError(first_line(error.__cause__ or error)) from error
 
     def _refuse_short(self, feed: dict[str, np.ndarray]) -> None:
         """TensorFlow may end the whole process where no window fits, instead of an error."""
@@ -72,14 +72,16 @@ class KerasSide:
             axis = tensor.short_axis(feed[tensor.name].shape)
             if axis is not None:
                 least = tensor.least[axis]
-                raise RefusedError(f"axis {axis} of '{tensor.name}' must be {least} at least")
+                raise SampleRejectedError(
+                    f"axis {axis} of '{tensor.name}' must be {least} at least"
+                )
 
     def _call(self, *flat: Any) -> list[Any]:
         arguments = self.signature.arguments(flat)
         return self.signature.unpack(self.model(*arguments, training=False))
 
 
-def mismatched_signature(contract: Contract, onnx: OnnxSide) -> str | None:
+def mismatched_signature(contract: Contract, onnx: OnnxRunner) -> str | None:
     """How a file's inputs and outputs differ from a model's, in words; None if they do not."""
     sides = (
         ("input", contract.flat_inputs(), onnx.session.get_inputs()),

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_blocks.contract.sampling.samples import BATCH
-from keras_blocks.export.onnx_side import RefusedError
-from keras_blocks.export.verification.keras_side import KerasSide
+from keras_blocks.export.onnx_side import SampleRejectedError
+from keras_blocks.export.verification.keras_side import KerasRunner
 
 _MORE_ROWS = (1, 2)  # the first of them may make the batch as large as other channels are
 
 
 def outputs_in_larger_batches(
-    side: KerasSide, feed: dict[str, np.ndarray]
+    side: KerasRunner, feed: dict[str, np.ndarray]
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """The sizes of larger batches, and the outputs for the rows of this one, run op by op.
 
@@ -39,6 +39,6 @@ def outputs_in_larger_batches(
         larger = {name: np.concatenate([value, value[:more]]) for name, value in feed.items()}
         try:
             outputs = side.run(larger, eager=True)
-        except RefusedError:
+        except SampleRejectedError:
             continue
         yield rows + more, [value[:rows] for value in outputs]

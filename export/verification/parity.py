@@ -13,16 +13,16 @@ import tensorflow as tf
 
 from keras_blocks.contract.sampling.samples import Sample
 from keras_blocks.export.conversion.loading import as_model
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.progress import bars
 from keras_blocks.export.reports.report import ParityReport
 from keras_blocks.export.results.checks import LayerCheck
 from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.signature.signature import Signature
-from keras_blocks.export.verification.comparisons import Proof
+from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
 from keras_blocks.export.verification.keras_side import mismatched_signature
-from keras_blocks.export.verification.stages.order import Examination
+from keras_blocks.export.verification.stages.order import Verification
 
 
 def check_parity(
@@ -80,7 +80,7 @@ def check_parity(
     model = as_model(model)
     signature = proven_signature(model, input_signature)
     given = None if inputs is None else [sample_of(signature, inputs)]
-    return prove(
+    return verify_file(
         model,
         signature,
         filepath,
@@ -94,7 +94,7 @@ def check_parity(
     )
 
 
-def prove(
+def verify_file(
     model: keras.Model,
     signature: Signature,
     filepath: str | Path,
@@ -110,16 +110,16 @@ def prove(
 ) -> ParityReport:
     """`check_parity` for a signature that is known; `name` is what the report calls the file."""
     level, budget = level_of(verify), Budget(time_budget)
-    proof = Proof(model, signature, rtol, atol, budget)
+    proof = VerificationRun(model, signature, rtol, atol, budget)
     path, layers = Path(filepath), list[LayerCheck]()
     try:
-        onnx = OnnxSide(path)
+        onnx = OnnxRunner(path)
         problem = mismatched_signature(signature.contract, onnx)
-    except RefusedError as error:
+    except SampleRejectedError as error:
         problem = f"onnxruntime does not load it: {error}"
     if problem is None:
         with bars(verbose) as shown_bars:
-            examination = Examination(proof, onnx, path, level, seed, shown_bars)
+            examination = Verification(proof, onnx, path, level, seed, shown_bars)
             examination.run(samples)
             layers = examination.layers
     return ParityReport(

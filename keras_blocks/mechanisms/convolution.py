@@ -17,7 +17,7 @@ from keras_blocks.mechanisms.lifting import (
     output_spec,
 )
 from keras_blocks.ragged import AcceptsRagged, from_row_splits, is_ragged, map_values, ragged_spec
-from keras_blocks.windows.short_inputs import unless_too_short
+from keras_blocks.windows.short_inputs import guard_short_input
 from keras_blocks.windows.sliding import (
     PADDINGS,
     Window,
@@ -219,7 +219,7 @@ class Convolution(AcceptsRagged, Lifting):
         # Zeros around the input leave room for a window wherever there is a step at all.
         if None not in steps or window.padding != "valid":
             return convolve()
-        return unless_too_short(
+        return guard_short_input(
             inputs, window.extents, convolve, window.steps, units, window.strides
         )
 

@@ -49,7 +49,7 @@ MASKED = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.GlobalAvera
 """Stock layers that mix steps, and leave masked ones out of it."""
 
 
-def call_on_rows(layer: keras.layers.Layer, x: Any) -> Any:
+def call_on_ragged(layer: keras.layers.Layer, x: Any) -> Any:
     """Calls a lifted layer on a ragged tensor, real or symbolic.
 
     Returns:
@@ -61,7 +61,7 @@ def call_on_rows(layer: keras.layers.Layer, x: Any) -> Any:
         return layer(x)
     if _is_stock(layer, keras.Sequential):
         for inner in layer.layers:
-            x = call_on_rows(inner, x) if is_ragged(x) else inner(x)
+            x = call_on_ragged(inner, x) if is_ragged(x) else inner(x)
         return x
     if _is_stepwise(layer, len(x.shape)):
         return _by_step(layer, x)

@@ -18,7 +18,7 @@ from keras_blocks.mechanisms.lifting import (
     restore_layer,
     store_layer,
 )
-from keras_blocks.mechanisms.ragged_calls import call_on_rows
+from keras_blocks.mechanisms.ragged_calls import call_on_ragged
 from keras_blocks.ragged import AcceptsRagged, is_ragged, ragged_spec
 
 
@@ -129,7 +129,7 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
 
     def _run(self, x: Any) -> Any:
         for layer in self.layers:
-            x = call_on_rows(layer, x) if is_ragged(x) else layer(x)
+            x = call_on_ragged(layer, x) if is_ragged(x) else layer(x)
         return x
 
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, to_padded
-from keras_blocks.windows.short_inputs import unless_too_short
+from keras_blocks.windows.short_inputs import guard_short_input
 
 
 @keras.saving.register_keras_serializable("keras_blocks")
@@ -159,7 +159,7 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         def count(sizes: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
             return [self._count(*axis) for axis in zip(sizes, widths, strides, strict=True)]
 
-        return unless_too_short(x, widths, pool, count, strides=strides)
+        return guard_short_input(x, widths, pool, count, strides=strides)
 
     def _pool_rows(self, x: tf.RaggedTensor, width: int, stride: int) -> tf.RaggedTensor:
         """Pools each row by itself."""

@@ -28,7 +28,7 @@ def known_to_fit(fits: Fits) -> Iterator[None]:
         _FITS.reset(token)
 
 
-def unless_too_short(
+def guard_short_input(
     x: tf.Tensor,
     widths: Sequence[int],
     slide: Callable[[], tf.Tensor],
@@ -67,8 +67,8 @@ def unless_too_short(
 
 
 def windows_of(result: tf.Tensor) -> tuple[tf.Tensor, list[tuple[int, int]]] | None:
-    """Of what `unless_too_short` gave in a graph, the input, and the width and stride of each axis;
-    None of other tensors."""
+    """The input of what `guard_short_input` gave in a graph, and the width and stride of axes;
+    None for other tensors."""
     try:
         note = result.op.get_attr(_NOTE)
     except ValueError:

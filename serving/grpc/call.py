@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from keras_blocks.serving.errors import RequestError
-from keras_blocks.serving.status import CANCELLED, INTERNAL, OK, RESOURCE_EXHAUSTED, fault_of
+from keras_blocks.serving.status import CANCELLED, INTERNAL, OK, RESOURCE_EXHAUSTED, status_of
 from keras_blocks.serving.telemetry.logs import fields
-from keras_blocks.serving.telemetry.request_record import Seen, request_id
+from keras_blocks.serving.telemetry.request_record import RequestRecord, request_id
 from keras_blocks.serving.transport.compression import inflate, too_large
 from keras_blocks.serving.transport.http2_frames import Headers, header_block
 from keras_blocks.serving.transport.http2_stream import Stream
@@ -41,7 +41,9 @@ class Call:
     own_id = ""
     """What the client calls its request."""
 
-    def __init__(self, stream: Stream, headers: Headers, limit: int, seen: Seen | None = None):
+    def __init__(
+        self, stream: Stream, headers: Headers, limit: int, seen: RequestRecord | None = None
+    ):
         self._stream = stream
         self._headers = headers
         self.seen = seen
@@ -134,7 +136,7 @@ class Call:
 
     def fail(self, error: Exception) -> None:
         """Ends the call with what is wrong."""
-        fault = fault_of(error)
+        fault = status_of(error)
         if fault.code == INTERNAL:
             named = fields(request_id=request_id(self._headers, self.own_id))
             _log.error("a call failed", exc_info=error, extra=named)

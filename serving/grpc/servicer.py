@@ -17,11 +17,11 @@ from keras_blocks.serving.grpc.call import Call, OneMessageCall
 from keras_blocks.serving.grpc.codec import ModelInferRequest, decode_message, encode_message
 from keras_blocks.serving.grpc.messages import SERVICE, message_class
 from keras_blocks.serving.inference.batcher import Batcher
-from keras_blocks.serving.inference.request import Job, Outputs
+from keras_blocks.serving.inference.request import Outputs, QueuedRequest
 from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.protocol.descriptions import server_metadata
-from keras_blocks.serving.status import CANCELLED, OK, UNAVAILABLE, UNIMPLEMENTED, fault_of
-from keras_blocks.serving.telemetry.request_record import Observer, Seen
+from keras_blocks.serving.status import CANCELLED, OK, UNAVAILABLE, UNIMPLEMENTED, status_of
+from keras_blocks.serving.telemetry.request_record import Observer, RequestRecord
 from keras_blocks.serving.transport.http2_frames import Headers
 from keras_blocks.serving.transport.http2_stream import Stream
 
@@ -87,7 +87,7 @@ class Rpc:
         call.finish(UNIMPLEMENTED, f"there is no method '{path[:200]}'")
         return call
 
-    def see(self, headers: Headers) -> Seen | None:
+    def see(self, headers: Headers) -> RequestRecord | None:
         """Who watches a request, if somebody does."""
         if self._observer is None:
             return None
@@ -103,9 +103,9 @@ class Rpc:
         self,
         data: Any,
         call: Call,
-        seen: Seen | None,
+        seen: RequestRecord | None,
         done: Callable[[Batcher, str, Outputs | Exception], None],
-    ) -> tuple[Batcher, Job]:
+    ) -> tuple[Batcher, QueuedRequest]:
         """Queues the request of a message.
 
         Args:
@@ -120,7 +120,7 @@ class Rpc:
         service, name = self.service, message.id
         if seen is not None:
             seen.asks(message.model_name, message.model_version, name)
-        batcher = service.asked(message.model_name, message.model_version)
+        batcher = service.batcher_for(message.model_name, message.model_version)
         request = decode_message(message, batcher.model.contract, service.limits)
         timeouts = [t for t in (request.timeout, call.timeout) if t is not None]
         job = service.infer(
@@ -136,7 +136,7 @@ class Rpc:
 
     def _model_ready(self, message: Any) -> dict[str, bool]:
         try:
-            self.service.asked(message.name, message.version)
+            self.service.batcher_for(message.name, message.version)
         except ModelNotFoundError:
             return {"ready": False}
         return {"ready": True}
@@ -193,7 +193,7 @@ class _InferCall(OneMessageCall):
     def __init__(self, rpc: Rpc, stream: Stream, headers: Headers):
         super().__init__(stream, headers, rpc.service.limits.body_bytes, rpc.see(headers))
         self._rpc = rpc
-        self._job: tuple[Batcher, Job] | None = None
+        self._job: tuple[Batcher, QueuedRequest] | None = None
 
     def run(self, data: Any) -> None:
         self._job = self._rpc.infer(data, self, self.seen, self._done)
@@ -220,7 +220,7 @@ class _StreamCall(Call):
         self._rpc = rpc
         stream.may_pause = True
         self._slots: deque[list[Any]] = deque()
-        self._jobs: dict[int, tuple[Batcher, Job, Seen | None]] = {}
+        self._jobs: dict[int, tuple[Batcher, QueuedRequest, RequestRecord | None]] = {}
         self._ended = False
 
     def takes_more(self) -> bool:
@@ -239,7 +239,7 @@ class _StreamCall(Call):
             self._send_ready()
 
         def refuse(error: Exception) -> None:
-            fault = fault_of(error)
+            fault = status_of(error)
             fill(fault.code, _StreamResponse(error_message=fault.message))
 
         def done(batcher: Batcher, request_id: str, outcome: Outputs | Exception) -> None:

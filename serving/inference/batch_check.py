@@ -33,7 +33,7 @@ _FEWEST = 3  # requests that share the run
 _SHORTER = 8
 
 
-def proven_plan(model: Model) -> BatchPlan | None:
+def checked_batch_plan(model: Model) -> BatchPlan | None:
     """The plan by which requests to a model share runs; None where they must not.
 
     Named dims say which axis counts the rows, not that each row is computed for itself: a sum or a

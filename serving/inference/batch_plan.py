@@ -106,7 +106,7 @@ class BatchPlan:
                     part[name] = self.padding.cut(name, part[name], inputs)
         return apart
 
-    def needed(self, outputs: frozenset[str]) -> frozenset[str]:
+    def outputs_needed(self, outputs: frozenset[str]) -> frozenset[str]:
         """The outputs that a run must give so that `outputs` can be cut from it."""
         return outputs | {f"{name}.row_splits" for name in self.ragged if name in outputs}
 

@@ -14,7 +14,7 @@ from typing import Any
 from keras_blocks.contract import METADATA_KEY
 from keras_blocks.serving.errors import DeadlineError, OverloadedError, StoppingError
 from keras_blocks.serving.inference.batch_plan import BatchPlan
-from keras_blocks.serving.inference.request import Job, Outputs, Ran
+from keras_blocks.serving.inference.request import Outputs, QueuedRequest, RunTiming
 from keras_blocks.serving.inference.statistics import ModelStatistics
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository.model_settings import BatchSettings
@@ -36,7 +36,7 @@ _MAKERS = frozenset({"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Res
 
 @dataclass(slots=True)
 class _Run:
-    jobs: list[Job]
+    jobs: list[QueuedRequest]
     outcomes: list[Outputs | Exception] = field(default_factory=list)
     started: float = 0.0
     seconds: float = 0.0
@@ -68,7 +68,9 @@ class Batcher:
         self.statistics = statistics or ModelStatistics()
         self._executor = executor
         self._loop = asyncio.get_running_loop()
-        self._groups: dict[Hashable, deque[Job]] = {}  # in each: the longest waiting first
+        self._groups: dict[
+            Hashable, deque[QueuedRequest]
+        ] = {}  # in each: the longest waiting first
         self._waiting = 0
         self._in_flight: dict[int, _Run] = {}
         self._woken = False
@@ -84,7 +86,7 @@ class Batcher:
         """How many requests are in the queue."""
         return self._waiting
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: QueuedRequest) -> None:
         """Queues a request.
 
         Raises:
@@ -113,7 +115,7 @@ class Batcher:
         self._waiting += 1
         self._wake()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: QueuedRequest) -> None:
         """Forgets a request: it leaves the queue, and nobody is told of its outcome."""
         if not job.finished:
             job.finished = True
@@ -147,7 +149,7 @@ class Batcher:
         if self._idle is not None and not busy:
             self._idle.set()
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[QueuedRequest]:
         """The next jobs that run together; none while all wait for company."""
         waits = []
         for key, group in self._groups.items():
@@ -161,7 +163,7 @@ class Batcher:
         self._delay = self._loop.call_later(min(waits), self._start_runs)
         return []
 
-    def _fitting(self, group: deque[Job]) -> tuple[int, bool]:
+    def _fitting(self, group: deque[QueuedRequest]) -> tuple[int, bool]:
         """How many jobs fit into one run, and whether no more would."""
         rows = elements = 0
         most_rows, most_elements = self.settings.max_batch_size, self.settings.max_batch_elements
@@ -172,11 +174,11 @@ class Batcher:
                 return max(count, 1), True  # one that is too large by itself runs alone
         return len(group), rows == most_rows or group[0].key is group[0]
 
-    def _left_to_wait(self, oldest: Job) -> float:
+    def _left_to_wait(self, oldest: QueuedRequest) -> float:
         delay = self.settings.max_queue_delay_ms / 1000
         return 0 if not delay or self._idle else oldest.arrived + delay - self._loop.time()
 
-    def _leave(self, key: Hashable, count: int) -> list[Job]:
+    def _leave(self, key: Hashable, count: int) -> list[QueuedRequest]:
         group = self._groups.pop(key)
         jobs = [group.popleft() for _ in range(count)]
         if group:
@@ -186,7 +188,7 @@ class Batcher:
             job.queued = False
         return jobs
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: QueuedRequest) -> None:
         if job.queued:
             job.queued = False
             group = self._groups[job.key]
@@ -237,11 +239,11 @@ class Batcher:
         run.work = time.thread_time() - worked
         run.seconds = time.monotonic() - run.started
 
-    def _together(self, jobs: list[Job]) -> list[Outputs | Exception]:
+    def _together(self, jobs: list[QueuedRequest]) -> list[Outputs | Exception]:
         """The outputs of all jobs from one run; nothing where there is no such run."""
         if len(jobs) == 1 or self.plan is None:
             return []
-        wanted = self.plan.needed(frozenset().union(*(job.outputs for job in jobs)))
+        wanted = self.plan.outputs_needed(frozenset().union(*(job.outputs for job in jobs)))
         names = [name for name in self.model.output_names if name in wanted]
         inputs = [job.inputs for job in jobs]
         try:
@@ -250,7 +252,7 @@ class Batcher:
             return []
         return [{n: part[n] for n in job.outputs} for job, part in zip(jobs, parts, strict=True)]
 
-    def _alone(self, job: Job) -> Outputs | Exception:
+    def _alone(self, job: QueuedRequest) -> Outputs | Exception:
         try:
             return self.model.run(job.inputs, job.outputs)
         except Exception as error:
@@ -259,7 +261,7 @@ class Batcher:
     def _deliver(self, run: _Run, size: int) -> None:
         if run.work < _QUICK_SECONDS:
             self._quick_size = max(self._quick_size, size)
-        ran = Ran(run.started, run.seconds, sum(job.rows for job in run.jobs))
+        ran = RunTiming(run.started, run.seconds, sum(job.rows for job in run.jobs))
         self.statistics.ran(
             ran.rows,
             [job.arrived for job in run.jobs],
@@ -272,7 +274,7 @@ class Batcher:
                 job.ran = ran
                 self._finish(job, outcome)
 
-    def _finish(self, job: Job, outcome: Any) -> None:
+    def _finish(self, job: QueuedRequest, outcome: Any) -> None:
         job.finished = True
         try:
             job.done(outcome)

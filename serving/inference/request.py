@@ -11,7 +11,7 @@ import numpy as np
 Outputs = dict[str, np.ndarray]
 
 
-class Ran(NamedTuple):
+class RunTiming(NamedTuple):
     """The run that a request was part of: its start as of time.monotonic, its length, its rows."""
 
     started: float
@@ -20,7 +20,7 @@ class Ran(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class QueuedRequest:
     """One request in the queue.
 
     Args:
@@ -41,4 +41,4 @@ class Job:
     deadline: float = 0.0
     queued: bool = False
     finished: bool = False
-    ran: Ran | None = None
+    ran: RunTiming | None = None

@@ -14,10 +14,10 @@ import numpy as np
 from keras_blocks.errors import ContractError
 from keras_blocks.serving.auth import ApiKeys
 from keras_blocks.serving.errors import ModelNotFoundError
-from keras_blocks.serving.inference.batch_check import proven_plan
+from keras_blocks.serving.inference.batch_check import checked_batch_plan
 from keras_blocks.serving.inference.batch_plan import BatchPlan
 from keras_blocks.serving.inference.batcher import Batcher
-from keras_blocks.serving.inference.request import Job, Outputs
+from keras_blocks.serving.inference.request import Outputs, QueuedRequest
 from keras_blocks.serving.inference.statistics import Counts, ModelStatistics
 from keras_blocks.serving.limits import Limits, check_answer, check_limits
 from keras_blocks.serving.model import Model
@@ -29,7 +29,7 @@ from keras_blocks.serving.protocol.descriptions import (
 )
 from keras_blocks.serving.repository.folders import (
     FolderState,
-    Holding,
+    RepositoryState,
     folder_state,
     model_folders,
 )
@@ -96,14 +96,14 @@ class Service:
         for model in self._batchers:
             model.session.interrupt()
 
-    def adopt(self, holding: Holding) -> None:
+    def restore(self, holding: RepositoryState) -> None:
         """Takes over what another process, which loaded the same, is asked to serve."""
         self._wanted, self._unloaded = set(holding.wanted), set(holding.unloaded)
         self._states = dict(holding.states)
 
     # Requests
 
-    def asked(self, name: str, version: str | None = None) -> Batcher:
+    def batcher_for(self, name: str, version: str | None = None) -> Batcher:
         """The queue of a model.
 
         Raises:
@@ -122,11 +122,11 @@ class Service:
         outputs: Sequence[str] | None,
         timeout: float | None,
         done: Callable[[Outputs | Exception], None],
-    ) -> Job:
+    ) -> QueuedRequest:
         """Checks a request and queues it.
 
         Args:
-            batcher: from `asked`.
+            batcher: from `batcher_for`.
             inputs: the flat arrays of the graph, read from a request.
             outputs: the wanted outputs, or None for all.
             timeout: the seconds that the client waits, or None.
@@ -148,7 +148,7 @@ class Service:
                     outcome = error
             done(outcome)
 
-        job = Job(inputs, names, answer, timeout)
+        job = QueuedRequest(inputs, names, answer, timeout)
         batcher.submit(job)
         return job
 
@@ -162,11 +162,11 @@ class Service:
 
     def metadata(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A model's inputs and outputs."""
-        return model_metadata(self.asked(name, version).model, self.repository.versions(name))
+        return model_metadata(self.batcher_for(name, version).model, self.repository.versions(name))
 
     def config(self, name: str, version: str | None = None) -> dict[str, Any]:
         """A model's configuration."""
-        batcher = self.asked(name, version)
+        batcher = self.batcher_for(name, version)
         return model_config(batcher.model, batcher.plan, batcher.settings)
 
     def own_counts(self) -> Counts:
@@ -294,11 +294,11 @@ class Service:
             self.remove(name)
         self._unloaded.discard(name)
 
-    def holding(self) -> Holding:
+    def holding(self) -> RepositoryState:
         """What is held of the repository now."""
         versions = {name: tuple(sorted(models)) for name, models in self.repository.models.items()}
         wanted, unloaded = frozenset(self._wanted), frozenset(self._unloaded)
-        return Holding(versions, dict(self._states), wanted, unloaded)
+        return RepositoryState(versions, dict(self._states), wanted, unloaded)
 
     async def watch(self, seconds: float) -> None:
         """Looks at the folder again and again; see `folders.watch`."""
@@ -324,7 +324,7 @@ class Service:
 def _plans(models: Sequence[Model]) -> _Plans:
     plans = {}
     for model in models:
-        plans[model] = proven_plan(model)
+        plans[model] = checked_batch_plan(model)
         if plans[model] is None:  # the proof would have run it
             model.warm_up()
     return plans

@@ -102,7 +102,7 @@ class ServerOptions:
             self.on_start(repository, url, grpc)
 
     @property
-    def looks_every(self) -> float:
+    def poll_seconds(self) -> float:
         """The seconds between two looks at the folder; 0 for none."""
         return self.watch_seconds if self.model_control_mode in (None, "poll") else 0
 

@@ -21,7 +21,7 @@ class GoneError(KerasBlocksError):
     """The process at the other end is no more."""
 
 
-class Channel:
+class RpcChannel:
     """One end of a connection between a parent and its worker. Both run the same code, and nobody
     else can reach the socket: what is sent is pickled.
 

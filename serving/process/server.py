@@ -16,16 +16,16 @@ from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.process.config import ServerOptions
 from keras_blocks.serving.process.malloc import give_back_large_blocks
-from keras_blocks.serving.process.signals import leave, stop_signals
+from keras_blocks.serving.process.signals import exit_now, stop_signals
 from keras_blocks.serving.repository.repository import load_repository
 from keras_blocks.serving.rest.endpoints import Rest
 from keras_blocks.serving.telemetry.logs import log_request
-from keras_blocks.serving.telemetry.request_record import Observer, Seen
+from keras_blocks.serving.telemetry.request_record import Observer, RequestRecord
 from keras_blocks.serving.telemetry.tracing import open_traces, tracing_wanted
 from keras_blocks.serving.transport import http1
-from keras_blocks.serving.transport.acceptor import Door
+from keras_blocks.serving.transport.acceptor import Acceptor
 from keras_blocks.serving.transport.connection import Connection
-from keras_blocks.serving.transport.head_cache import KnownHeads
+from keras_blocks.serving.transport.head_cache import HeadCache
 from keras_blocks.serving.transport.http1 import HttpConnection
 from keras_blocks.serving.transport.http2 import Http2Connection
 from keras_blocks.serving.transport.sockets import Listeners, open_listeners
@@ -49,11 +49,11 @@ def serve_alone(options: ServerOptions) -> None:
                 repository, limits=options.limits, settings=options.batching, keys=options.keys
             )
             with stop_signals(stopping):
-                async with serving_as(options, service, listeners, options.looks_every):
+                async with serving_as(options, service, listeners, options.poll_seconds):
                     options.announce(repository, listeners)
                     await stopping.wait()
             if service.loading:
-                leave()
+                exit_now()
 
         asyncio.run(run())
 
@@ -89,7 +89,7 @@ def serving_as(
 
 
 def _observer(options: ServerOptions) -> Observer | None:
-    recorders: list[Callable[[Seen], None]] = []
+    recorders: list[Callable[[RequestRecord], None]] = []
     close = None
     if tracing_wanted():
         traces, close = open_traces()
@@ -143,10 +143,10 @@ async def serving(
                     HttpConnection,
                     rest.handle,
                     rest.refuse,
-                    rest.screen,
+                    rest.authorize,
                     limits,
                     connections,
-                    KnownHeads(),
+                    HeadCache(),
                     observer,
                 ),
             ),
@@ -155,7 +155,7 @@ async def serving(
         for protocol, (sock, make) in makers.items():
             if sock is not None:
                 tls = tls_context(*certificate, protocol) if certificate else None
-                doors.append(Door(sock, make, tls))
+                doors.append(Acceptor(sock, make, tls))
                 await doors[-1].open(shared)
     try:
         yield
@@ -168,7 +168,7 @@ async def serving(
 
 
 async def _drain(
-    service: Service, doors: list[Door], connections: set[Connection], seconds: float
+    service: Service, doors: list[Acceptor], connections: set[Connection], seconds: float
 ) -> None:
     """Answers what came, and what comes before the clients can know of the end."""
     for door in doors:

@@ -39,7 +39,7 @@ def stop_signals(stopping: asyncio.Event) -> Iterator[None]:
         restore()
 
 
-def leave() -> NoReturn:
+def exit_now() -> NoReturn:
     """Ends the process as one that did its work, whatever its threads still do.
 
     Python would wait for a thread that loads a model, and nobody waits for the model.

@@ -17,9 +17,9 @@ from typing import Any
 from keras_blocks.errors import KerasBlocksError, ModelLoadError
 from keras_blocks.serving.inference.statistics import Counts, merged
 from keras_blocks.serving.process.config import ServerOptions
-from keras_blocks.serving.process.ipc import Channel, GoneError
+from keras_blocks.serving.process.ipc import GoneError, RpcChannel
 from keras_blocks.serving.process.signals import stop_signals
-from keras_blocks.serving.repository.folders import Holding
+from keras_blocks.serving.repository.folders import RepositoryState
 from keras_blocks.serving.repository.model_settings import BatchSettings
 from keras_blocks.serving.repository.watch import watch
 from keras_blocks.serving.transport.sockets import Listeners, open_listeners
@@ -40,15 +40,15 @@ def serve_together(options: ServerOptions) -> None:
     batching = replace(batching, runs_at_once=min(batching.runs_at_once, max(2, share)))
     options = replace(options, threads=options.threads or share, batching=batching)
     with open_listeners(options) as listeners:
-        asyncio.run(Parent(options, listeners).run())
+        asyncio.run(Supervisor(options, listeners).run())
 
 
 @dataclass(eq=False)
-class Child:
+class WorkerHandle:
     """A worker as its parent sees it."""
 
     process: asyncio.subprocess.Process
-    channel: Channel
+    channel: RpcChannel
     counts: Counts = field(default_factory=dict)
 
     def kill(self) -> None:
@@ -60,7 +60,7 @@ class Child:
                 os.kill(self.process.pid, signal.SIGKILL)
 
 
-class Parent:
+class Supervisor:
     """Keeps so many workers going.
 
     Args:
@@ -71,9 +71,9 @@ class Parent:
     def __init__(self, options: ServerOptions, listeners: Listeners):
         self._options = options
         self._listeners = listeners
-        self._live: list[Child] = []
-        self._children: set[Child] = set()
-        self._agreed: Holding | None = None
+        self._live: list[WorkerHandle] = []
+        self._children: set[WorkerHandle] = set()
+        self._agreed: RepositoryState | None = None
         self._dead: Counts = {}
         self._changing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -161,10 +161,10 @@ class Parent:
             await self.counts()
 
     async def _watch(self) -> None:
-        def holding() -> Holding:
-            return self._agreed or Holding()
+        def holding() -> RepositoryState:
+            return self._agreed or RepositoryState()
 
-        seconds = self._options.looks_every
+        seconds = self._options.poll_seconds
         if seconds:
             while self._agreed is None:  # they still load what is there
                 await asyncio.sleep(seconds)
@@ -202,7 +202,7 @@ class Parent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay or 0.001)
 
-    async def _launch(self) -> Child:
+    async def _launch(self) -> WorkerHandle:
         ours, theirs = socket.socketpair()
         with theirs:
             passed = (theirs.fileno(), *self._listeners.numbers().values())
@@ -217,13 +217,13 @@ class Parent:
                 pass_fds=passed,
                 process_group=0,
             )
-        channel = Channel({"load": self.load, "unload": self.unload, "counts": self.counts})
+        channel = RpcChannel({"load": self.load, "unload": self.unload, "counts": self.counts})
         await channel.open(ours)
-        child = Child(process, channel)
+        child = WorkerHandle(process, channel)
         self._children.add(child)
         return child
 
-    async def _join(self, child: Child) -> None:
+    async def _join(self, child: WorkerHandle) -> None:
         numbers = self._listeners.numbers()
         agreed = self._agreed if self._live else None
         holding = await child.channel.call("start", self._options, numbers, agreed)
@@ -232,15 +232,15 @@ class Parent:
                 self._agreed = holding
             else:
                 await self._bring_up_to_date(child, holding)
-            await child.channel.call("go", self._agreed)
+            await child.channel.call("accept", self._agreed)
             self._live.append(child)
             if len(self._live) == self._options.workers and not self._started:
                 self._started = True
                 await self._live[0].channel.call("announce")
 
-    async def _bring_up_to_date(self, child: Child, holding: Holding) -> None:
+    async def _bring_up_to_date(self, child: WorkerHandle, holding: RepositoryState) -> None:
         """A worker that loaded while the others changed follows them, or does not take part."""
-        agreed = self._agreed or Holding()
+        agreed = self._agreed or RepositoryState()
         for name in {*agreed.versions, *holding.versions}:
             if agreed.loaded_files(name) == holding.loaded_files(name):
                 continue
@@ -255,7 +255,7 @@ class Parent:
                     f"the files of model '{name}' are not those that the other workers answer with"
                 )
 
-    def _bury(self, child: Child) -> None:
+    def _bury(self, child: WorkerHandle) -> None:
         self._children.discard(child)
         if child in self._live:
             self._live.remove(child)

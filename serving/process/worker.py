@@ -11,11 +11,11 @@ import sys
 from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.inference.statistics import Counts
 from keras_blocks.serving.process.config import ServerOptions
-from keras_blocks.serving.process.ipc import Channel
+from keras_blocks.serving.process.ipc import RpcChannel
 from keras_blocks.serving.process.malloc import give_back_large_blocks
 from keras_blocks.serving.process.server import serving_as
-from keras_blocks.serving.process.signals import leave, stop_signals
-from keras_blocks.serving.repository.folders import FolderState, Holding
+from keras_blocks.serving.process.signals import exit_now, stop_signals
+from keras_blocks.serving.repository.folders import FolderState, RepositoryState
 from keras_blocks.serving.repository.repository import load_repository
 from keras_blocks.serving.transport.sockets import Listeners
 
@@ -23,7 +23,7 @@ from keras_blocks.serving.transport.sockets import Listeners
 class SharedService(Service):
     """One of several services: what changes one changes all, and counts are those of all."""
 
-    parent: Channel
+    parent: RpcChannel
 
     async def load(self, name: str) -> None:
         """See `Service.load`; all workers have loaded it when this returns."""
@@ -44,12 +44,12 @@ class Worker:
 
     def __init__(self) -> None:
         self._go, self._stopping = asyncio.Event(), asyncio.Event()
-        handlers = (self.start, self.prepare, self.change, self.counts, self.go, self.announce)
-        self.channel = Channel({h.__name__: h for h in (*handlers, self.stop)})
+        handlers = (self.start, self.prepare, self.change, self.counts, self.accept, self.announce)
+        self.channel = RpcChannel({h.__name__: h for h in (*handlers, self.stop)})
 
     async def start(
-        self, options: ServerOptions, numbers: dict[str, int], agreed: Holding | None
-    ) -> Holding:
+        self, options: ServerOptions, numbers: dict[str, int], agreed: RepositoryState | None
+    ) -> RepositoryState:
         """Loads what the others answer with, or what the folder holds where there are none."""
         self._options = options
         options.start_logging()
@@ -72,7 +72,7 @@ class Worker:
         """See `Service.prepare`; the versions and the files that were read."""
         return await self.service.prepare(name, only)
 
-    async def change(self, method: str, name: str) -> Holding:
+    async def change(self, method: str, name: str) -> RepositoryState:
         """Changes this worker alone: commit, abandon, remove or drop; see `Service`."""
         getattr(self.service, method)(name)
         return self.service.holding()
@@ -81,9 +81,9 @@ class Worker:
         """What this worker counted."""
         return self.service.own_counts()
 
-    async def go(self, agreed: Holding) -> None:
+    async def accept(self, agreed: RepositoryState) -> None:
         """Takes connections."""
-        self.service.adopt(agreed)
+        self.service.restore(agreed)
         self._go.set()
 
     async def announce(self) -> None:
@@ -119,6 +119,6 @@ if __name__ == "__main__":
 
     async def _main() -> None:
         await Worker().run(socket.socket(fileno=int(sys.argv[1])))
-        leave()
+        exit_now()
 
     asyncio.run(_main())

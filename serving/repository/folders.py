@@ -21,7 +21,7 @@ _log = logging.getLogger("keras_blocks.serving")
 
 
 @dataclass(frozen=True)
-class Holding:
+class RepositoryState:
     """What a server holds of a repository.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from keras_blocks.errors import KerasBlocksError, ModelLoadError
 from keras_blocks.serving.repository.folders import (
     FolderState,
-    Holding,
+    RepositoryState,
     _log,
     folder_state,
     model_folders,
@@ -19,7 +19,7 @@ from keras_blocks.serving.repository.folders import (
 async def watch(
     directory: Path,
     seconds: float,
-    holding: Callable[[], Holding],
+    holding: Callable[[], RepositoryState],
     load: Callable[[str], Awaitable[None]],
     forget: Callable[[str], Awaitable[None]],
 ) -> None:
@@ -56,7 +56,7 @@ async def watch(
             await _try(forget(name), name, "removed")
 
 
-def _gone(holding: Holding, names: Iterable[str]) -> Sequence[str]:
+def _gone(holding: RepositoryState, names: Iterable[str]) -> Sequence[str]:
     return sorted({*holding.versions, *holding.states} - set(names))
 
 

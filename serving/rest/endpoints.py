@@ -21,12 +21,12 @@ from keras_blocks.serving.protocol.names import HEADER_LENGTH, JSON, OCTETS
 from keras_blocks.serving.rest.codec import decode_request, encode_response
 from keras_blocks.serving.rest.openapi import DOCUMENT, openapi_document
 from keras_blocks.serving.rest.web_files import FIRST_FILE, web_files
-from keras_blocks.serving.status import fault_of
+from keras_blocks.serving.status import status_of
 from keras_blocks.serving.telemetry.logs import fields
 from keras_blocks.serving.telemetry.metrics import MEDIA_TYPE
 from keras_blocks.serving.telemetry.request_record import request_id
 from keras_blocks.serving.transport.compression import inflate
-from keras_blocks.serving.transport.exchange import Exchange
+from keras_blocks.serving.transport.exchange import HttpExchange
 
 # curl sends the form type unless told otherwise.
 _JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
@@ -57,7 +57,7 @@ class Rest:
             "document": lambda: openapi_document(service.repository, bool(service.keys)),
         }
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: HttpExchange) -> None:
         """Answers, now or later."""
         try:
             endpoint, arguments = self._route(exchange)
@@ -70,7 +70,7 @@ class Rest:
         except Exception as error:
             self.refuse(exchange, error)
 
-    def screen(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+    def authorize(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
         """Refuses who has no key, before a body is taken in.
 
         Raises:
@@ -83,9 +83,9 @@ class Rest:
         if not endpoints or not endpoints <= _OPEN:  # a path that is none needs one too
             keys.check(headers.get(b"authorization"))
 
-    def refuse(self, exchange: Exchange, error: Exception, own_id: str | None = None) -> None:
+    def refuse(self, exchange: HttpExchange, error: Exception, own_id: str | None = None) -> None:
         """Answers with what is wrong; `own_id` is what the client calls the request."""
-        fault = fault_of(error)
+        fault = status_of(error)
         if fault.status == 500:
             named = fields(request_id=request_id(exchange.headers, own_id))
             _log.error("a request failed", exc_info=error, extra=named)
@@ -93,7 +93,7 @@ class Rest:
         body = _to_json({"error": fault.message})
         exchange.respond(fault.status, body, headers=fault.headers, closes=closes)
 
-    def _route(self, exchange: Exchange) -> tuple[str, tuple[str, ...]]:
+    def _route(self, exchange: HttpExchange) -> tuple[str, tuple[str, ...]]:
         methods, arguments = _endpoints(exchange.target)
         method = exchange.method.decode("latin-1")
         endpoint = methods.get("GET" if method == "HEAD" else method)
@@ -105,11 +105,11 @@ class Rest:
         allowed = {"Allow": ", ".join(methods)}
         raise RequestError(405, f"{method[:20]} is not allowed on '{shown}'", allowed)
 
-    def _infer(self, exchange: Exchange, name: str, version: str | None = None) -> None:
+    def _infer(self, exchange: HttpExchange, name: str, version: str | None = None) -> None:
         seen = exchange.seen
         if seen is not None:
             seen.asks(name, version)
-        batcher = self._service.asked(name, version)
+        batcher = self._service.batcher_for(name, version)
         limits = self._service.limits
         text, binary_data = _read_body(exchange, limits.body_bytes)
         request = decode_request(_from_json(text), batcher.model.contract, limits, binary_data)
@@ -133,7 +133,7 @@ class Rest:
             seen.job = job
         exchange.on_gone = functools.partial(batcher.cancel, job)
 
-    def _page(self, exchange: Exchange, name: str) -> None:
+    def _page(self, exchange: HttpExchange, name: str) -> None:
         file = web_files()[name]
         status = 200
         if file.is_kept(exchange.header(b"if-none-match")):
@@ -141,24 +141,24 @@ class Rest:
             status, exchange.method = 304, b"HEAD"
         exchange.respond(status, file.content, file.media_type, file.headers)
 
-    def _metrics(self, exchange: Exchange) -> None:
+    def _metrics(self, exchange: HttpExchange) -> None:
         async def metrics() -> bytes:
             return (await self._service.metrics()).encode()
 
         self._later(exchange, metrics(), MEDIA_TYPE)
 
-    def _stats(self, exchange: Exchange, name: str = "", version: str = "") -> None:
+    def _stats(self, exchange: HttpExchange, name: str = "", version: str = "") -> None:
         self._later(exchange, self._service.statistics(name, version))
 
-    def _ready(self, exchange: Exchange) -> None:
+    def _ready(self, exchange: HttpExchange) -> None:
         ready = self._service.ready
         exchange.respond(200 if ready else 503, _to_json({"ready": ready}))
 
-    def _model_ready(self, exchange: Exchange, name: str, version: str | None = None) -> None:
-        model = self._service.asked(name, version).model
+    def _model_ready(self, exchange: HttpExchange, name: str, version: str | None = None) -> None:
+        model = self._service.batcher_for(name, version).model
         exchange.respond(200, _to_json({"name": model.name, "ready": True}))
 
-    def _index(self, exchange: Exchange) -> None:
+    def _index(self, exchange: HttpExchange) -> None:
         content = _from_json(exchange.body) if exchange.body else {}
         if not isinstance(content, dict):
             raise ContractError('the body must be an object: {"ready": true or false}')
@@ -167,16 +167,16 @@ class Rest:
             raise ContractError(f"'ready' must be true or false, got {only_ready!r:.40}")
         exchange.respond(200, _to_json(self._service.index(only_ready)))
 
-    def _load(self, exchange: Exchange, name: str) -> None:
+    def _load(self, exchange: HttpExchange, name: str) -> None:
         self._control.check()
         _refuse_parameters(exchange)
         self._later(exchange, self._service.load(name))
 
-    def _unload(self, exchange: Exchange, name: str) -> None:
+    def _unload(self, exchange: HttpExchange, name: str) -> None:
         self._control.check()
         self._later(exchange, self._service.unload(name))
 
-    def _later(self, exchange: Exchange, work: Awaitable[Any], media_type: str = JSON) -> None:
+    def _later(self, exchange: HttpExchange, work: Awaitable[Any], media_type: str = JSON) -> None:
         async def wait() -> None:
             try:
                 result = await work
@@ -243,7 +243,7 @@ def _model_endpoint(rest: list[str]) -> Mapping[str, str]:
     return {}
 
 
-def _read_body(exchange: Exchange, limit: int) -> tuple[bytes | memoryview, bytes | memoryview]:
+def _read_body(exchange: HttpExchange, limit: int) -> tuple[bytes | memoryview, bytes | memoryview]:
     """The JSON, and the binary tensors behind it."""
     body: bytes | memoryview = exchange.body
     if b"content-encoding" in exchange.headers:
@@ -260,7 +260,7 @@ def _read_body(exchange: Exchange, limit: int) -> tuple[bytes | memoryview, byte
     return view[: int(length)], view[int(length) :]
 
 
-def _check_media_type(exchange: Exchange, binary: bool) -> None:
+def _check_media_type(exchange: HttpExchange, binary: bool) -> None:
     if exchange.headers.get(b"content-type") == b"application/json":
         return
     media_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
@@ -274,7 +274,7 @@ def _check_media_type(exchange: Exchange, binary: bool) -> None:
         )
 
 
-def _refuse_parameters(exchange: Exchange) -> None:
+def _refuse_parameters(exchange: HttpExchange) -> None:
     content = _from_json(exchange.body) if exchange.body else {}
     if isinstance(content, dict) and content.get("parameters"):
         raise ContractError("a model is loaded as it is in the repository, without parameters")

@@ -8,7 +8,7 @@ import re
 import time
 from typing import Any
 
-from keras_blocks.serving.telemetry.request_record import Seen
+from keras_blocks.serving.telemetry.request_record import RequestRecord
 
 LOGGER = "keras_blocks.serving"
 FORMATS = ("text", "json")
@@ -63,7 +63,7 @@ class TextLines(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def log_request(seen: Seen) -> None:
+def log_request(seen: RequestRecord) -> None:
     """The line of the access log."""
     job = seen.job
     ran = None if job is None else job.ran

@@ -1,6 +1,6 @@
 """What is seen of each request where somebody looks: by the access log, by traces.
 
-A server without an `Observer` makes no `Seen`, so that nobody pays for what nobody reads.
+A server without an `Observer` makes no `RequestRecord`, so that nobody pays for what nobody reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from keras_blocks.serving.inference.request import Job
+from keras_blocks.serving.inference.request import QueuedRequest
 
 GONE = 499
 """The HTTP status, as other servers log it, of a request whose client left before its answer."""
@@ -24,7 +24,7 @@ _log = logging.getLogger("keras_blocks.serving")
 
 
 @dataclass(eq=False, slots=True)
-class Seen:
+class RequestRecord:
     """One request, from its last byte to its answer.
 
     Args:
@@ -43,7 +43,7 @@ class Seen:
     infers: bool = False
     model: str = ""
     version: str = ""
-    job: Job | None = None
+    job: QueuedRequest | None = None
     status: int = 0
     began: float = field(default_factory=time.monotonic)
     ended: float = 0.0
@@ -76,16 +76,18 @@ class Observer:
     """
 
     def __init__(
-        self, recorders: Sequence[Callable[[Seen], None]], close: Callable[[], None] | None = None
+        self,
+        recorders: Sequence[Callable[[RequestRecord], None]],
+        close: Callable[[], None] | None = None,
     ):
         self._recorders = recorders
         self._close = close
 
-    def request(self, protocol: str, call: str, headers: Mapping[bytes, bytes]) -> Seen:
+    def request(self, protocol: str, call: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """A request that came whole."""
-        return Seen(self, protocol, call, headers)
+        return RequestRecord(self, protocol, call, headers)
 
-    def record(self, seen: Seen) -> None:
+    def record(self, seen: RequestRecord) -> None:
         """Tells all of a request that was answered; none of them can spoil the answer."""
         for recorder in self._recorders:
             try:

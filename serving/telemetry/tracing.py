@@ -16,7 +16,7 @@ from typing import Any
 import keras_blocks
 from keras_blocks.errors import KerasBlocksError, MissingExtraError
 from keras_blocks.serving.status import DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, UNIMPLEMENTED
-from keras_blocks.serving.telemetry.request_record import Seen
+from keras_blocks.serving.telemetry.request_record import RequestRecord
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -60,7 +60,7 @@ def tracing_wanted() -> bool:
     return True
 
 
-def open_traces(exporter: Any = None) -> tuple[Callable[[Seen], None], Callable[[], None]]:
+def open_traces(exporter: Any = None) -> tuple[Callable[[RequestRecord], None], Callable[[], None]]:
     """Starts to send traces to where the standard variables say.
 
     Args:
@@ -106,7 +106,7 @@ class Traces:
         self._server, self._inside = SpanKind.SERVER, set_span_in_context
         self._failed = Status(StatusCode.ERROR)
 
-    def __call__(self, seen: Seen) -> None:
+    def __call__(self, seen: RequestRecord) -> None:
         """Records a request that was answered."""
         if not seen.infers:
             return
@@ -135,7 +135,7 @@ class Traces:
         span.end(stamp(seen.ended))
 
 
-def _attributes(seen: Seen) -> dict[str, str | int]:
+def _attributes(seen: RequestRecord) -> dict[str, str | int]:
     known: dict[str, str | int] = {
         "model": seen.model,
         "version": seen.version,
@@ -150,11 +150,11 @@ def _attributes(seen: Seen) -> dict[str, str | int]:
     return known
 
 
-def _failed(seen: Seen) -> bool:
+def _failed(seen: RequestRecord) -> bool:
     return seen.status in _FAILED_CALLS if seen.protocol == "grpc" else seen.status >= 500
 
 
-def _parts(seen: Seen) -> list[tuple[str, float, float]]:
+def _parts(seen: RequestRecord) -> list[tuple[str, float, float]]:
     if seen.job is None or seen.job.ran is None:
         return []
     started, seconds = seen.job.ran.started, seen.job.ran.seconds

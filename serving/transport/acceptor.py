@@ -17,7 +17,7 @@ _BACKLOG = 2048
 _AT_ONCE = 16
 
 
-class Door:
+class Acceptor:
     """A listening socket and what is made for each client.
 
     Args:

@@ -36,7 +36,7 @@ def read_little(transport: asyncio.BaseTransport) -> None:
         transport.max_size = _READ_BYTES
 
 
-class Unread:
+class WriteStallDetector:
     """What was written and the client has not taken."""
 
     def __init__(self) -> None:

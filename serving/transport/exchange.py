@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from keras_blocks.serving.protocol.names import JSON
-from keras_blocks.serving.telemetry.request_record import GONE, Seen
+from keras_blocks.serving.telemetry.request_record import GONE, RequestRecord
 
 if TYPE_CHECKING:
     from keras_blocks.serving.transport.http1 import HttpConnection
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _REQUEST_ID = b"x-request-id"
 
 
-class Exchange:
+class HttpExchange:
     """One request, and the place for its answer.
 
     Args:
@@ -47,7 +47,7 @@ class Exchange:
         body: bytes,
         connection: HttpConnection,
         stays: bool,
-        seen: Seen | None = None,
+        seen: RequestRecord | None = None,
     ):
         self.method = method
         self.target = target

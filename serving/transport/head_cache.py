@@ -26,7 +26,7 @@ class Head(NamedTuple):
     length: int
 
 
-class KnownHeads:
+class HeadCache:
     """What a parser made of heads. From the same bytes, where a request begins, it makes the same.
 
     Example:

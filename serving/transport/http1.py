@@ -19,9 +19,9 @@ from keras_blocks.serving.errors import RequestError
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.telemetry.request_record import Observer
 from keras_blocks.serving.transport.compression import too_large
-from keras_blocks.serving.transport.connection import FIRST_SECONDS, Unread, read_little
-from keras_blocks.serving.transport.exchange import Exchange
-from keras_blocks.serving.transport.head_cache import Head, KnownHeads
+from keras_blocks.serving.transport.connection import FIRST_SECONDS, WriteStallDetector, read_little
+from keras_blocks.serving.transport.exchange import HttpExchange
+from keras_blocks.serving.transport.head_cache import Head, HeadCache
 
 # A refused body is read to its end, up to this much, or the client might not see the refusal.
 _DRAINED_BYTES = 64 * 2**20
@@ -29,8 +29,8 @@ _HEADER_BYTES = 64 * 2**10
 _MOST_PIPELINED = 16
 
 
-Handler = Callable[[Exchange], None]
-Refusal = Callable[[Exchange, Exception], None]
+Handler = Callable[[HttpExchange], None]
+Refusal = Callable[[HttpExchange, Exception], None]
 
 
 class HttpConnection(asyncio.Protocol):
@@ -53,7 +53,7 @@ class HttpConnection(asyncio.Protocol):
         screen: Callable[[bytes, Mapping[bytes, bytes]], None],
         limits: Limits,
         connections: set[Any],
-        heads: KnownHeads,
+        heads: HeadCache,
         observer: Observer | None = None,
     ):
         self._handler = handler
@@ -66,9 +66,9 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._unread = Unread()
-        self._current: Exchange | None = None
-        self._backlog: deque[Exchange | tuple[Exchange, Exception]] = deque()
+        self._unread = WriteStallDetector()
+        self._current: HttpExchange | None = None
+        self._backlog: deque[HttpExchange | tuple[HttpExchange, Exception]] = deque()
         self._writable = True
         self._closing = False
         self._broken = False
@@ -215,7 +215,7 @@ class HttpConnection(asyncio.Protocol):
             return error
         return None
 
-    def _enqueue(self, exchange: Exchange, refusal: Exception | None) -> None:
+    def _enqueue(self, exchange: HttpExchange, refusal: Exception | None) -> None:
         self._backlog.append(exchange if refusal is None else (exchange, refusal))
         if len(self._backlog) > _MOST_PIPELINED and self._transport is not None:
             self._transport.pause_reading()
@@ -225,7 +225,7 @@ class HttpConnection(asyncio.Protocol):
 
     def send(
         self,
-        exchange: Exchange,
+        exchange: HttpExchange,
         status: int,
         body: bytes | Iterable[bytes],
         media_type: str,
@@ -292,13 +292,13 @@ class HttpConnection(asyncio.Protocol):
         headers: Mapping[bytes, bytes],
         body: bytes,
         stays: bool,
-    ) -> Exchange:
+    ) -> HttpExchange:
         seen = None
         if self._observer is not None:
             seen = self._observer.request(
                 "http", (method + b" " + target).decode("latin-1"), headers
             )
-        return Exchange(method, target, headers, body, self, stays, seen)
+        return HttpExchange(method, target, headers, body, self, stays, seen)
 
     def _too_large(self, closes: bool) -> None:
         self._refusal = refusal = too_large(self._limits.body_bytes, closes)
@@ -324,7 +324,7 @@ class HttpConnection(asyncio.Protocol):
         entry = self._backlog.popleft()
         if len(self._backlog) == _MOST_PIPELINED and self._transport is not None:
             self._transport.resume_reading()
-        if isinstance(entry, Exchange):
+        if isinstance(entry, HttpExchange):
             self._current = entry
             self._handler(entry)
         else:

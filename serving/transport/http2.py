@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_blocks.serving.limits import Limits
 from keras_blocks.serving.transport import http2_frames as h2
-from keras_blocks.serving.transport.connection import FIRST_SECONDS, Unread, read_little
+from keras_blocks.serving.transport.connection import FIRST_SECONDS, WriteStallDetector, read_little
 from keras_blocks.serving.transport.http2_stream import Listener, Stream
 
 _DEFAULT_WINDOW = 2**16 - 1
@@ -45,7 +45,7 @@ class Http2Connection(asyncio.Protocol):
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._unread = Unread()
+        self._unread = WriteStallDetector()
         self._buffer = b""
         self._greeted = False
         self._headers = h2.HeaderReader()

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.export.tracing.call_overrides import Call
 from keras_blocks.export.tracing.minimum_sizes import are_asked_for
-from keras_blocks.windows.short_inputs import unless_too_short
+from keras_blocks.windows.short_inputs import guard_short_input
 
 
 @lowers(
@@ -51,7 +51,7 @@ def lower_pooling(layer: Any) -> Call | None:
         def slide() -> tf.Tensor:
             return own_call(x) if last else tf.transpose(own_call(inputs), to_last)
 
-        y = unless_too_short(x, widths, slide, count, strides=strides)
+        y = guard_short_input(x, widths, slide, count, strides=strides)
         return y if last else tf.transpose(y, to_first)
 
     return call

@@ -9,11 +9,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_blocks.export.tracing.stand_ins import onnx_node
-from keras_blocks.mechanisms.trees.kernels import ops
+from keras_blocks.mechanisms.trees.kernels import active_kernels
 from keras_blocks.mechanisms.trees.schedule import Schedule
 
 
-class Seats:
+class LevelOrder:
     """Every node has a seat: the deepest level comes first, on each level inner nodes, then leaves.
 
     So the children of a level sit side by side, as do its own inner nodes, and its leaves. Inner
@@ -39,8 +39,8 @@ class Seats:
     """
 
     def __init__(self, plan: Schedule):
-        at, nodes = ops().at, plan.nodes
-        self.children = ops().order(plan.parent - plan.level * (nodes + 1))
+        at, nodes = active_kernels().at, plan.nodes
+        self.children = active_kernels().order(plan.parent - plan.level * (nodes + 1))
         parent = at(plan.parent, self.children)
         begins, number = _groups(at(plan.level, self.children))
         self.first, self.owner = _groups(parent)

@@ -12,7 +12,7 @@ from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.export.lowerings.trees.upward import LevelClimb
 from keras_blocks.export.tracing.call_overrides import Call
 from keras_blocks.export.tracing.stand_ins import onnx_node
-from keras_blocks.mechanisms.trees.kernels import Ops, computed_with
+from keras_blocks.mechanisms.trees.kernels import TreeKernels, use_kernels
 
 _NATIVE_PRODUCTS = (tf.float32, tf.float64)
 
@@ -24,7 +24,7 @@ def lower_tree_recursive(layer: kb.TreeRecursive) -> Call:
 
     def call(inputs: Any, training: bool | None = None) -> Any:
         _refuse_scheduled(layer, inputs[1])
-        with computed_with(OnnxOps()):
+        with use_kernels(OnnxOps()):
             return own_call(inputs, training=False)
 
     return call
@@ -40,13 +40,13 @@ def _refuse_scheduled(layer: kb.TreeRecursive, parents: Any) -> None:
         )
 
 
-class OnnxOps(Ops):
+class OnnxOps(TreeKernels):
     """The operations as ONNX nodes."""
 
     gates_apart = True
     climb = LevelClimb
 
-    def pile(self, row: Any, dtype: Any) -> Any:
+    def writer(self, row: Any, dtype: Any) -> Any:
         """An ONNX sequence, which costs no copy of what is in it."""
         return _Sequence(row, dtype)
 

@@ -18,7 +18,7 @@ import onnx
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.layer_probe import kind_of_layer, layer_scopes
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError, first_line
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, first_line
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.verification.diagnosis.graph_difference import GraphWalk, layer_of
@@ -30,7 +30,7 @@ def find_first_difference(
     signature: Signature,
     filepath: Path,
     feed: dict[str, np.ndarray],
-    agrees: Callable[[OnnxSide], bool],
+    agrees: Callable[[OnnxRunner], bool],
 ) -> Difference:
     """The first layer or node of a file that is not as the model has it.
 
@@ -45,11 +45,11 @@ def find_first_difference(
     opset = opset_of(file)
     try:
         fresh = to_onnx(model, signature, opset)
-        if agrees(OnnxSide(fresh.SerializeToString())):
+        if agrees(OnnxRunner(fresh.SerializeToString())):
             altered = _first_alteration(model, signature, fresh, file)
             return altered or Difference("A fresh export of the same graph is right.")
         differs = _first_layer(model, signature, opset, feed)
-    except (ExportError, RefusedError) as error:
+    except (ExportError, SampleRejectedError) as error:
         return Difference(f"Where the difference begins could not be found: {first_line(error)}.")
     return differs or Difference("Each layer on its own gives what Keras gives.")
 
@@ -61,7 +61,7 @@ def _first_layer(
     opened = OpenModel(model, signature, opset)
     try:
         checks = opened.layer_checks(feed)
-    except RefusedError as error:
+    except SampleRejectedError as error:
         return _failed_node(opened, str(error))
     for check in checks:
         if not check.ok:

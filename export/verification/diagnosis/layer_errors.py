@@ -7,11 +7,11 @@ import numpy as np
 
 from keras_blocks.export.conversion.layer_probe import Probe, Seen, kind_of_layer, probe_signature
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
-from keras_blocks.export.onnx_side import OnnxSide
+from keras_blocks.export.onnx_side import OnnxRunner
 from keras_blocks.export.results.checks import LayerCheck
 from keras_blocks.export.results.comparison import TOLERANCES, compare, compute_dtype
 from keras_blocks.export.signature.signature import Signature
-from keras_blocks.export.verification.keras_side import KerasSide
+from keras_blocks.export.verification.keras_side import KerasRunner
 
 
 class OpenModel:
@@ -37,9 +37,9 @@ class OpenModel:
         Raises:
             RefusedError: the export fails on these inputs.
         """
-        values = OnnxSide(self.exported.SerializeToString()).run(feed)
+        values = OnnxRunner(self.exported.SerializeToString()).run(feed)
         got = dict(zip(self._seen, values.values(), strict=True))
-        given = KerasSide(self.probe, self.signature).run(feed, eager=True)
+        given = KerasRunner(self.probe, self.signature).run(feed, eager=True)
         expected = dict(zip(self.probe.seen, given, strict=True))
         found: dict[tuple[str, int], LayerCheck] = {}
         for seen, value in got.items():

@@ -12,10 +12,10 @@ from keras_blocks.contract.sampling.samples import Sample, draw_samples
 from keras_blocks.contract.sampling.values import GIVE_INPUTS
 from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError, first_line
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, first_line
 from keras_blocks.export.progress import Bars
 from keras_blocks.export.results.checks import Difference, LayerCheck
-from keras_blocks.export.verification.comparisons import Proof
+from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.diagnosis.first_difference import (
     find_first_difference,
     opset_of,
@@ -47,7 +47,7 @@ _ENDS_ON_NOTHING = frozenset(["GRU", "LSTM", "RNN"])
 _EMPTY_PLANS = (Plan((), 3), dense(2, 0))
 
 
-class Examination:
+class Verification:
     """The stages of a proof, each of them only while all is right.
 
     Args:
@@ -61,8 +61,8 @@ class Examination:
 
     def __init__(
         self,
-        proof: Proof,
-        onnx_side: OnnxSide,
+        proof: VerificationRun,
+        onnx_side: OnnxRunner,
         filepath: Path,
         level: Level,
         seed: int,
@@ -190,7 +190,7 @@ class Examination:
         for sample in self.proof.untried(draw_samples(self.contract, self.seed, _EMPTY_PLANS)):
             try:
                 outcome = self.proof.compare(self.onnx, sample, eager=True)
-            except RefusedError:
+            except SampleRejectedError:
                 continue
             if outcome.ok:
                 self.proof.checks += outcome.checks
@@ -218,7 +218,7 @@ class Examination:
         try:
             opened = OpenModel(self.model, self.signature, opset_of(self._file))
             self.layers = opened.layer_checks(self.proof.first[-1].sample.feed)
-        except (ExportError, RefusedError) as error:
+        except (ExportError, SampleRejectedError) as error:
             self.proof.notes.append(f"The layers could not be compared: {first_line(error)}.")
         wrong = next((check for check in self.layers if not check.ok), None)
         if wrong is not None:

@@ -16,10 +16,10 @@ import onnx
 from keras_blocks.contract.sampling.samples import Sample
 from keras_blocks.export.conversion.layer_probe import layer_scopes
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import TOLERANCES, compare
-from keras_blocks.export.verification.comparisons import Proof
+from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.diagnosis.first_difference import described
 from keras_blocks.export.verification.diagnosis.graph_difference import layer_of
 from keras_blocks.export.verification.stages.repeated_runs import Race
@@ -29,7 +29,7 @@ _SECONDS = 3.0  # for the search of a race that was seen
 _MEND = "Its threads write to the same places: use ScatterElements, which goes one by one."
 
 
-def run_scatters(proof: Proof, filepath: Path, file: onnx.ModelProto) -> None:
+def run_scatters(proof: VerificationRun, filepath: Path, file: onnx.ModelProto) -> None:
     """Fails a proof whose file adds or compares several values in one place by ScatterND.
 
     Those in loops and branches cannot be looked into, and are noted.
@@ -53,7 +53,7 @@ def run_scatters(proof: Proof, filepath: Path, file: onnx.ModelProto) -> None:
                 proof.fail(sample, _named(proof, file, node, "Threads may lose values"))
 
 
-def find_racing_node(proof: Proof, filepath: Path, race: Race) -> Difference:
+def find_racing_node(proof: VerificationRun, filepath: Path, race: Race) -> Difference:
     """The first node in the order of computation whose output several threads change.
 
     Args:
@@ -65,7 +65,7 @@ def find_racing_node(proof: Proof, filepath: Path, race: Race) -> Difference:
     file = onnx.load(str(filepath))
     try:
         node = _racing_node(file, race)
-    except RefusedError as error:
+    except SampleRejectedError as error:
         return Difference(f"{start}, and where it begins could not be found: {error}.")
     if node is not None:
         return _named(proof, file, node, start)
@@ -74,19 +74,21 @@ def find_racing_node(proof: Proof, filepath: Path, race: Race) -> Difference:
     return _named(proof, file, suspects[0], start) if suspects else Difference(f"{start}.")
 
 
-def race_on(proof: Proof, filepath: Path, sample: Sample) -> Race | None:
+def race_on(proof: VerificationRun, filepath: Path, sample: Sample) -> Race | None:
     """A race, if a sample is right with one thread, and now and then wrong with several."""
     expected = proof.keras.run(sample.feed, eager=True)
-    if not proof.compare_with(OnnxSide(filepath, 1), sample, expected).ok:
+    if not proof.compare_with(OnnxRunner(filepath, 1), sample, expected).ok:
         return None
-    side, end = OnnxSide(filepath, _SEVERAL), time.perf_counter() + _SECONDS
+    side, end = OnnxRunner(filepath, _SEVERAL), time.perf_counter() + _SECONDS
     while time.perf_counter() < end:
         if not proof.compare_with(side, sample, expected).ok:
             return Race(sample, _SEVERAL)
     return None
 
 
-def _named(proof: Proof, file: onnx.ModelProto, node: onnx.NodeProto, start: str) -> Difference:
+def _named(
+    proof: VerificationRun, file: onnx.ModelProto, node: onnx.NodeProto, start: str
+) -> Difference:
     side = proof.keras
     scopes = layer_scopes(side.model, side.signature)
     layer = layer_of(file.graph, node.name or node.output[0], scopes)
@@ -112,8 +114,8 @@ def _values_of(filepath: Path, name: str, feed: dict[str, np.ndarray]) -> np.nda
         return feed[name]
     file.graph.output.add().name = name
     try:
-        return OnnxSide(file.SerializeToString()).run(feed, [name])[name]
-    except RefusedError:
+        return OnnxRunner(file.SerializeToString()).run(feed, [name])[name]
+    except SampleRejectedError:
         return None
 
 
@@ -124,8 +126,8 @@ def _racing_node(file: onnx.ModelProto, race: Race) -> onnx.NodeProto | None:
         if name not in asked:
             file.graph.output.add().name = name
     content = file.SerializeToString()
-    expected = OnnxSide(content, 1).run(race.sample.feed)
-    side, end = OnnxSide(content, race.threads), time.perf_counter() + _SECONDS
+    expected = OnnxRunner(content, 1).run(race.sample.feed)
+    side, end = OnnxRunner(content, race.threads), time.perf_counter() + _SECONDS
     while time.perf_counter() < end:
         found = side.run(race.sample.feed)
         for name, node in nodes.items():

@@ -17,10 +17,10 @@ import numpy as np
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.plans import crowd
 from keras_blocks.contract.sampling.samples import Sample, draw_samples
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import compare, is_floating
-from keras_blocks.export.verification.comparisons import Outcome, Proof
+from keras_blocks.export.verification.comparisons import Outcome, VerificationRun
 from keras_blocks.export.verification.effort import Level
 
 
@@ -43,7 +43,7 @@ UNSTEADY = Difference(
 )
 
 
-def run_again(proof: Proof, onnx: OnnxSide) -> bool:
+def run_again(proof: VerificationRun, onnx: OnnxRunner) -> bool:
     """Whether the first samples give the same once more, now that the session has seen others."""
     steady = True
     _disturb(proof, onnx)
@@ -53,7 +53,7 @@ def run_again(proof: Proof, onnx: OnnxSide) -> bool:
         sample = Sample(f"{before.sample.description}, once more", before.sample.feed)
         try:
             found = onnx.run(sample.feed)
-        except RefusedError as error:
+        except SampleRejectedError as error:
             problem = f"run once more, onnxruntime fails: {error}"
             proof.checks.append(
                 proof.check(0, sample, before.got[0], problem=problem, max_error=np.inf, again=True)
@@ -72,17 +72,17 @@ def run_again(proof: Proof, onnx: OnnxSide) -> bool:
     return steady
 
 
-def _disturb(proof: Proof, onnx: OnnxSide) -> None:
+def _disturb(proof: VerificationRun, onnx: OnnxRunner) -> None:
     """Runs floats of the other sign, for what is in memory to be other than it was."""
     for before in proof.first:
         feed = before.sample.feed
         other = {n: -value if is_floating(value.dtype) else value for n, value in feed.items()}
-        with suppress(RefusedError):
+        with suppress(SampleRejectedError):
             onnx.run(other)
 
 
 def run_with_threads(
-    proof: Proof, filepath: Path, contract: Contract, level: Level, seed: int
+    proof: VerificationRun, filepath: Path, contract: Contract, level: Level, seed: int
 ) -> Race | None:
     """Runs as many rows as the time allows, often, in sessions of several threads.
 
@@ -93,14 +93,14 @@ def run_with_threads(
         return None
     start = proof.budget.spent
     seconds = min(start * level.share + level.seconds, proof.budget.end - start)
-    side = OnnxSide(filepath, level.threads[0])
+    side = OnnxRunner(filepath, level.threads[0])
     # Half of the time to find out how many rows fit, the rest to run them.
     grown = list(_growing(proof, side, contract, seed, start + seconds / 2))
     for outcome in grown[1:-1]:
         proof.add(outcome)
     for number, threads in enumerate(level.threads):
         end = start + seconds * (1 + (number + 1) / len(level.threads)) / 2
-        side, outcomes = OnnxSide(filepath, threads), grown[-1:]
+        side, outcomes = OnnxRunner(filepath, threads), grown[-1:]
         while len(outcomes) <= level.repeats and (len(outcomes) < 2 or proof.budget.spent < end):
             again = proof.compare_with(side, grown[-1].sample, grown[-1].expected)
             outcomes.append(replace(again, got=None))
@@ -111,7 +111,7 @@ def run_with_threads(
 
 
 def _growing(
-    proof: Proof, side: OnnxSide, contract: Contract, seed: int, end: float
+    proof: VerificationRun, side: OnnxRunner, contract: Contract, seed: int, end: float
 ) -> Iterator[Outcome]:
     """Outcomes on more and more rows, until one is wrong or the next would take too long."""
     assert proof.largest is not None
@@ -130,13 +130,15 @@ def _growing(
             if growth > 1:
                 try:
                     outcome = proof.examine(side, replace(sample, fixed=False), eager=False)
-                except RefusedError:
+                except SampleRejectedError:
                     return
                 yield outcome
         rows *= GROWTH
 
 
-def _judge(proof: Proof, filepath: Path, outcomes: list[Outcome], threads: int) -> Race | None:
+def _judge(
+    proof: VerificationRun, filepath: Path, outcomes: list[Outcome], threads: int
+) -> Race | None:
     """Adds the worst of these outcomes to the proof."""
     wrong = [outcome for outcome in outcomes if not outcome.ok]
     shown = wrong[0] if wrong else max(outcomes, key=_worst_error)
@@ -145,7 +147,7 @@ def _judge(proof: Proof, filepath: Path, outcomes: list[Outcome], threads: int) 
     checks = [replace(check, sample=several, again=True) for check in shown.checks]
     racing = False
     if wrong:
-        alone = proof.compare_with(OnnxSide(filepath, 1), shown.sample, shown.expected)
+        alone = proof.compare_with(OnnxRunner(filepath, 1), shown.sample, shown.expected)
         racing = alone.ok
     if racing:
         often = f"{len(wrong)} of {len(outcomes)} runs differ, with one thread all is right"

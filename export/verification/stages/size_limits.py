@@ -9,13 +9,15 @@ from dataclasses import replace
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.plans import dense
 from keras_blocks.contract.sampling.samples import BATCH, draw_samples
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
-from keras_blocks.export.verification.comparisons import Proof
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
+from keras_blocks.export.verification.comparisons import VerificationRun
 
 _SECONDS, _SHARE = 0.05, 0.25  # the time for it, and the share of what the proof took before
 
 
-def run_boundaries(proof: Proof, onnx: OnnxSide, contract: Contract, seed: int, end: int) -> None:
+def run_boundaries(
+    proof: VerificationRun, onnx: OnnxRunner, contract: Contract, seed: int, end: int
+) -> None:
     """Compares the two sides on the sizes next to those that the model refuses.
 
     Args:
@@ -50,7 +52,7 @@ def run_boundaries(proof: Proof, onnx: OnnxSide, contract: Contract, seed: int, 
 class _Search:
     """Asks a model for sizes, with one row, and adds to the proof what it took."""
 
-    def __init__(self, proof: Proof, onnx: OnnxSide, contract: Contract, seed: int):
+    def __init__(self, proof: VerificationRun, onnx: OnnxRunner, contract: Contract, seed: int):
         self.proof, self.onnx, self.contract, self.seed = proof, onnx, contract, seed
         self._end = proof.budget.spent * (1 + _SHARE) + _SECONDS
         self._took = 0.0
@@ -68,7 +70,7 @@ class _Search:
                 timed = replace(sample, fixed=False)
                 self.proof.add(self.proof.examine(self.onnx, timed, eager=False))
                 return True
-        except RefusedError:
+        except SampleRejectedError:
             pass
         finally:
             self._took = self.proof.budget.spent - started

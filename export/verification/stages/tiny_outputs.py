@@ -12,7 +12,7 @@ from dataclasses import replace
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.plans import Plan
 from keras_blocks.contract.sampling.samples import draw_samples
-from keras_blocks.export.onnx_side import OnnxSide
+from keras_blocks.export.onnx_side import OnnxRunner
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import (
     Comparison,
@@ -21,7 +21,7 @@ from keras_blocks.export.results.comparison import (
     compute_dtype,
     magnitude_of,
 )
-from keras_blocks.export.verification.comparisons import Outcome, Proof
+from keras_blocks.export.verification.comparisons import Outcome, VerificationRun
 from keras_blocks.export.verification.rounding_noise import rounding_noise
 
 _SHARE = 0.01
@@ -32,12 +32,14 @@ _SCALES = (1e2, 1e4, 1e6, 1e8)
 _LARGEST = {"float16": 1e4}  # beyond it all is infinite
 
 
-def are_tiny(proof: Proof) -> bool:
+def are_tiny(proof: VerificationRun) -> bool:
     """Whether some output has been so small on every sample; a tolerance that is given stands."""
     return proof.allow_noise and any(_is_tiny(proof, size) for size in proof.magnitudes.values())
 
 
-def run_with_large_inputs(proof: Proof, onnx: OnnxSide, contract: Contract, seed: int) -> None:
+def run_with_large_inputs(
+    proof: VerificationRun, onnx: OnnxRunner, contract: Contract, seed: int
+) -> None:
     """Compares all that was tried on inputs so many times as large that no output is tiny.
 
     Args:
@@ -62,7 +64,7 @@ def run_with_large_inputs(proof: Proof, onnx: OnnxSide, contract: Contract, seed
             return
 
 
-def fail_lost_outputs(proof: Proof) -> None:
+def fail_lost_outputs(proof: VerificationRun) -> None:
     """Fails outputs that are tiny throughout and have lost most of what they are.
 
     Args:
@@ -84,7 +86,7 @@ def fail_lost_outputs(proof: Proof) -> None:
             proof.fail(outcome.sample, _NO_LAYER)
 
 
-def note_lost_outputs(proof: Proof) -> None:
+def note_lost_outputs(proof: VerificationRun) -> None:
     """Notes the outputs of which most may pass for rounding, and not all of it is right."""
     if not proof.allow_noise:
         return
@@ -99,7 +101,7 @@ def note_lost_outputs(proof: Proof) -> None:
             )
 
 
-def _clearest(proof: Proof, index: int) -> Outcome | None:
+def _clearest(proof: VerificationRun, index: int) -> Outcome | None:
     """The outcome with the largest values of an output, of those that are kept; none for zeros."""
 
     def size(outcome: Outcome) -> float:
@@ -114,5 +116,5 @@ def _judged(outcome: Outcome, index: int, tolerance: Tolerance) -> Comparison:
     return compare(outcome.expected[index], outcome.got[index], tolerance)
 
 
-def _is_tiny(proof: Proof, size: float) -> bool:
+def _is_tiny(proof: VerificationRun, size: float) -> bool:
     return proof.tolerance.atol > _SHARE * size

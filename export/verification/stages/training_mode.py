@@ -9,13 +9,13 @@ from onnx import numpy_helper
 from keras_blocks.contract.sampling.samples import Sample
 from keras_blocks.export.conversion.layer_probe import Probe, layer_scopes
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import compare
-from keras_blocks.export.verification.comparisons import Proof
+from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.diagnosis.first_difference import described
 from keras_blocks.export.verification.diagnosis.graph_difference import layer_of
-from keras_blocks.export.verification.keras_side import KerasSide
+from keras_blocks.export.verification.keras_side import KerasRunner
 
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")
 RANDOM_OPS = frozenset([*_RANDOM, "RandomNormalLike", "RandomUniformLike"])
@@ -35,7 +35,9 @@ def training_traces(file: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:
     ]
 
 
-def training_difference(proof: Proof, file: onnx.ModelProto, failed: Sample) -> Difference | None:
+def training_difference(
+    proof: VerificationRun, file: onnx.ModelProto, failed: Sample
+) -> Difference | None:
     """Why a file differs, if that is because of what belongs to training; else None.
 
     Args:
@@ -64,7 +66,7 @@ def training_difference(proof: Proof, file: onnx.ModelProto, failed: Sample) -> 
     return None
 
 
-def computes_training(proof: Proof, onnx_side: OnnxSide, failed: Sample) -> bool:
+def computes_training(proof: VerificationRun, onnx_side: OnnxRunner, failed: Sample) -> bool:
     """Whether a file gives what the model gives with training=True.
 
     Args:
@@ -90,18 +92,18 @@ def computes_training(proof: Proof, onnx_side: OnnxSide, failed: Sample) -> bool
     return _same(proof, trained, got) and not _same(proof, trained, inferred)
 
 
-def _same(proof: Proof, expected: list[np.ndarray], got: list[np.ndarray]) -> bool:
+def _same(proof: VerificationRun, expected: list[np.ndarray], got: list[np.ndarray]) -> bool:
     pairs = zip(expected, got, strict=True)
     return all(compare(want, have, proof.tolerance).problem is None for want, have in pairs)
 
 
-def _random_layer(side: KerasSide, failed: Sample) -> str | None:
+def _random_layer(side: KerasRunner, failed: Sample) -> str | None:
     """The first layer that gives other outputs in a second run."""
     probe = Probe(side.model)
-    opened = KerasSide(probe, side.signature)
+    opened = KerasRunner(probe, side.signature)
     try:
         first, second = (opened.run(failed.feed, eager=True) for _ in range(2))
-    except RefusedError:
+    except SampleRejectedError:
         return None
     for seen, one, other in zip(probe.seen, first, second, strict=True):
         if one.tobytes() != other.tobytes():

@@ -9,15 +9,17 @@ import numpy as np
 
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.samples import Sample, draw_samples
-from keras_blocks.export.onnx_side import OnnxSide, RefusedError
-from keras_blocks.export.verification.comparisons import Proof
+from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
+from keras_blocks.export.verification.comparisons import VerificationRun
 
 # Seeds after that of the proof, and where zeros are: of the integers of a mask those alone matter.
 # An input that moves nothing with any of them is noted.
 _OTHERS = ((1, None), (2, None), (1, "front"), (2, "tail"))
 
 
-def run_with_other_inputs(proof: Proof, onnx: OnnxSide, contract: Contract, seed: int) -> list[str]:
+def run_with_other_inputs(
+    proof: VerificationRun, onnx: OnnxRunner, contract: Contract, seed: int
+) -> list[str]:
     """Puts other values into one input after the other, and notes those that change nothing.
 
     Each such sample is compared like any other: a file that ignores an input that the model reads,
@@ -58,13 +60,15 @@ def _with_other_values(contract: Contract, known: Sample, name: str, seed: int) 
                 yield Sample(description, {**known.feed, name: value})
 
 
-def _moves(proof: Proof, onnx: OnnxSide, before: list[np.ndarray], sample: Sample) -> bool:
+def _moves(
+    proof: VerificationRun, onnx: OnnxRunner, before: list[np.ndarray], sample: Sample
+) -> bool:
     """Whether some output is another than before; an input that the model refuses may matter."""
     if proof.spent:
         return True
     try:
         outcome = proof.examine(onnx, sample, eager=False)
-    except RefusedError:
+    except SampleRejectedError:
         return True
     proof.add(outcome)
     return any(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_blocks.contract import tree_rules as tree_validity
 from keras_blocks.errors import TreeError
-from keras_blocks.mechanisms.trees.kernels import ops
+from keras_blocks.mechanisms.trees.kernels import active_kernels
 
 Problem = tuple[tf.Tensor, str, Callable[[tf.Tensor], list[tf.Tensor]]]
 """Which ones are wrong, the message, and what fills its blanks for the first wrong one."""
@@ -44,7 +44,7 @@ def places(parents: tf.RaggedTensor) -> Places:
         tf.zeros(nodes + 1, tf.int64), tf.expand_dims(ends, 1), tf.ones_like(ends)
     )
     row = tf.cumsum(steps)[:-1]
-    start = ops().at(splits, row)
+    start = active_kernels().at(splits, row)
     return Places(row, start, tf.gather(ends, row) - start, splits)
 
 

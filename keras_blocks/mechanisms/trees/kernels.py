@@ -1,6 +1,6 @@
 """Operations of the passes over trees that have a better form in ONNX than TensorFlow's converted.
 
-The layers compute with `Ops`. An export puts its own in their place while it traces.
+The layers compute with `TreeKernels`. An export puts its own in their place while it traces.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_blocks.mechanisms.trees.levels import Pile
+from keras_blocks.mechanisms.trees.levels import LevelWriter
 from keras_blocks.mechanisms.trees.lstm_gates import product
 
 
-class Ops:
+class TreeKernels:
     """The operations in TensorFlow.
 
     Attributes:
@@ -27,16 +27,16 @@ class Ops:
         features_first: bool, whether such products are made of the features of all nodes at once,
             and each level adds to them. For few nodes, where it is the weights that go through the
             cache on each level.
-        climb: the class of the pass from the leaves to the roots, or None for `Climb`.
+        climb: the class of the pass from the leaves to the roots, or None for `UpwardPass`.
     """
 
     gates_apart = False
     features_first = False
     climb: Any = None
 
-    def pile(self, row: Any, dtype: Any) -> Any:
-        """Rows of this shape that are put behind one another: a `Pile`, or what has its methods."""
-        return Pile(row, dtype)
+    def writer(self, row: Any, dtype: Any) -> Any:
+        """A `LevelWriter` of rows of this shape, or what has its methods."""
+        return LevelWriter(row, dtype)
 
     def product(self, vectors: tf.Tensor, kernel: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
         """vectors @ kernel + added, where `added` has a row for each of the vectors, or one."""
@@ -72,17 +72,17 @@ class Ops:
         return tf.math.top_k(-keys, k=tf.size(keys), index_type=tf.int64)[1]
 
 
-_TENSORFLOW = Ops()
-_OPS: ContextVar[Ops] = ContextVar("tree_ops", default=_TENSORFLOW)
+_TENSORFLOW = TreeKernels()
+_OPS: ContextVar[TreeKernels] = ContextVar("tree_ops", default=_TENSORFLOW)
 
 
-def ops() -> Ops:
+def active_kernels() -> TreeKernels:
     """The operations to compute with."""
     return _OPS.get()
 
 
 @contextmanager
-def computed_with(other: Ops) -> Iterator[None]:
+def use_kernels(other: TreeKernels) -> Iterator[None]:
     """Within the context, trees are computed with other operations."""
     token = _OPS.set(other)
     try:

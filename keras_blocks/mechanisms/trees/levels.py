@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 
-class Span(NamedTuple):
+class RowRange(NamedTuple):
     """Some rows after one another, int64 (1,) each."""
 
     begin: tf.Tensor
@@ -27,7 +27,7 @@ class Span(NamedTuple):
         return tf.ensure_shape(rows, [None, *values.shape[1:]])
 
 
-class Slices:
+class SlicedLevels:
     """Takes levels as slices.
 
     Args:
@@ -42,13 +42,13 @@ class Slices:
     def __init__(self, values: tf.Tensor, counts: tf.Tensor):
         self.values = values
 
-    def take(self, rows: Span, kept: Any) -> tuple[tf.Tensor, Any]:
+    def take(self, rows: RowRange, kept: Any) -> tuple[tf.Tensor, Any]:
         """The deepest level that was not taken yet, whose rows these are."""
         return rows.of(self.values), kept
 
 
-class Stack:
-    """Takes levels from the end of a list; the arguments and `take` are those of `Slices`."""
+class PoppedLevels:
+    """Takes levels from the end of a list; the arguments and `take` are those of `SlicedLevels`."""
 
     shape = tf.TensorShape([])
 
@@ -62,7 +62,7 @@ class Stack:
         )
         self.start, _ = pop(levels, self.row, self.dtype)
 
-    def take(self, rows: Span, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def take(self, rows: RowRange, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The deepest level that was not taken yet, whose rows these are."""
         kept, values = pop(kept, self.row, self.dtype)
         return values, kept
@@ -76,7 +76,7 @@ def pop(kept: tf.Tensor, row: Any, dtype: Any) -> tuple[tf.Tensor, tf.Tensor]:
     return kept, tf.ensure_shape(values, [None, *row])
 
 
-class Nowhere:
+class DiscardingWriter:
     """Keeps nothing that is put: for those who want the last level only."""
 
     start: Any = ()
@@ -94,7 +94,7 @@ class Nowhere:
         """Nothing."""
 
 
-class Pile:
+class LevelWriter:
     """Puts levels behind one another.
 
     Args:

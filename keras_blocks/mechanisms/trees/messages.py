@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.trees.levels import Span
+from keras_blocks.mechanisms.trees.levels import RowRange
 
 if TYPE_CHECKING:
     from keras_blocks.mechanisms.trees.schedule import Schedule
 
 
-class Combination:
+class ChildReduction:
     """How the messages to a node become what its cell gets.
 
     They gather in tables, one for each part of a message, with a row for each node: (nodes, width),
@@ -30,14 +30,14 @@ class Combination:
         self.kind, self.arity, self.plan = kind, arity, plan
         self.number: tf.Tensor | None = None
         if arity is None and kind == "mean":
-            rows = Span(tf.zeros_like(plan.inner), plan.inner).of(plan.order)
+            rows = RowRange(tf.zeros_like(plan.inner), plan.inner).of(plan.order)
             self.number = tf.expand_dims(tf.gather(plan.number, rows), 1)
 
     def taken(self, kind: Any, messages: Any) -> list[Any]:
         """The tables of all levels, with the messages of the leaves, to take a level at a time.
 
         Args:
-            kind: `Slices` or `Stack`.
+            kind: `SlicedLevels` or `PoppedLevels`.
             messages: what `TreeCell.message` gave for the leaves.
         """
         # One row more than there are inner nodes: what leaves that are roots send goes there.
@@ -46,7 +46,7 @@ class Combination:
         tables = self.put(empty, plan.leaves.of(plan.place), messages)
         return [kind(table, plan.counts[: plan.levels]) for table in tables]
 
-    def add(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> list[tf.Tensor]:
+    def add(self, tables: list[tf.Tensor], rows: RowRange, messages: Any) -> list[tf.Tensor]:
         """The tables of a level, with messages of the inner nodes in these rows of the plan."""
         return self.put(tables, rows.of(self.plan.place), messages)
 
@@ -66,7 +66,7 @@ class Combination:
         """Whether what is in a place is added to it, and not the larger kept."""
         return self.kind != "max" or self.arity is not None
 
-    def read(self, tables: list[tf.Tensor], rows: Span, messages: Any) -> Any:
+    def read(self, tables: list[tf.Tensor], rows: RowRange, messages: Any) -> Any:
         """What the cell gets, in the form of its messages.
 
         Args:

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from keras_blocks.mechanisms.trees import checks as tree_checks
 from keras_blocks.mechanisms.trees.checks import Places
-from keras_blocks.mechanisms.trees.kernels import ops
-from keras_blocks.mechanisms.trees.levels import Span
+from keras_blocks.mechanisms.trees.kernels import active_kernels
+from keras_blocks.mechanisms.trees.levels import RowRange
 
 # So many doublings reach depth 15 without a loop, whose every round costs more than they do.
 _DOUBLINGS_AT_ONCE = 4
@@ -59,9 +59,9 @@ class Schedule(NamedTuple):
     slots: tf.Tensor | None
 
     @property
-    def leaves(self) -> Span:
+    def leaves(self) -> RowRange:
         """Where the leaves stand."""
-        return Span(self.inner, self.nodes)
+        return RowRange(self.inner, self.nodes)
 
     def upward(self) -> tf.Tensor:
         """(nodes,) the place of each node where the deepest level stands first, leaves behind."""
@@ -98,7 +98,7 @@ def schedule(
 
     number = _add_at(tf.zeros(nodes + 1, tf.int64), parent, tf.ones_like(parent))[:-1]
     is_inner = number > 0
-    order = ops().order(tf.where(is_inner, level, nodes))
+    order = active_kernels().order(tf.where(is_inner, level, nodes))
     rank = inverse(order)
     levels = levels_of(level, number)
     owner = tf.gather(tf.concat([rank, levels.inner], axis=0), parent)
@@ -163,8 +163,8 @@ def _steps_to_the_end(parent: tf.Tensor, nodes: tf.Tensor, where: Places) -> tf.
     size = tf.squeeze(nodes, 0)
 
     def double(reach: tf.Tensor, ancestor: tf.Tensor, steps: tf.Tensor) -> Any:
-        steps = steps + ops().at(steps, ancestor)
-        return reach * 2, ops().at(ancestor, ancestor), steps
+        steps = steps + active_kernels().at(steps, ancestor)
+        return reach * 2, active_kernels().at(ancestor, ancestor), steps
 
     def going_on(reach: tf.Tensor, ancestor: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         # Below a cycle the ancestor never is the last: the reach ends it.
@@ -190,7 +190,7 @@ def inverse(order: tf.Tensor) -> tf.Tensor:
 
 def _slots(parent: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     """How many siblings with a lower index each node has."""
-    rank = inverse(ops().order(parent))
+    rank = inverse(active_kernels().order(parent))
     # The roots stand last; they have no siblings.
     first = tf.concat([tf.cumsum(number, exclusive=True), tf.shape(parent, tf.int64)], axis=0)
     return tf.maximum(rank - tf.gather(first, parent), 0)

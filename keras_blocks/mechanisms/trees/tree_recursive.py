@@ -13,8 +13,8 @@ from keras_blocks.mechanisms.trees.cells.base import TreeCell, check_arity, stat
 from keras_blocks.mechanisms.trees.cells.layer import LayerCell
 from keras_blocks.mechanisms.trees.features import NodeFeatures
 from keras_blocks.mechanisms.trees.inputs import TreeInputs, check_shapes, given_inputs
-from keras_blocks.mechanisms.trees.kernels import ops
-from keras_blocks.mechanisms.trees.passes.downward import Descent
+from keras_blocks.mechanisms.trees.kernels import active_kernels
+from keras_blocks.mechanisms.trees.passes.downward import DownwardPass
 from keras_blocks.mechanisms.trees.passes.upward_nary import climb
 from keras_blocks.mechanisms.trees.schedule import Schedule
 
@@ -170,14 +170,14 @@ class TreeRecursive(Lifting):
         plan = trees.plan
         features = NodeFeatures(trees.features, plan, on_leaves)
         batch = features, plan, trees.edges, self._kept(trees, plan, training), training
-        way_up = ops().climb or climb
+        way_up = active_kernels().climb or climb
         if not self.return_nodes:
             number = tf.shape(trees.row_splits, tf.int64) - 1
             return way_up(self.cell, *batch).roots(number)
-        first = Descent if self.direction == "down" else way_up
+        first = DownwardPass if self.direction == "down" else way_up
         vectors = first(self.cell, *batch).nodes()
         if self.down_cell is not None:
-            down = Descent(self.down_cell, *batch).nodes()
+            down = DownwardPass(self.down_cell, *batch).nodes()
             vectors = _MERGES[self.merge_mode](vectors, down)
         return trees.as_given(vectors)
 

@@ -6,26 +6,26 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_blocks.mechanisms.trees.kernels import ops
-from keras_blocks.mechanisms.trees.levels import Span
-from keras_blocks.mechanisms.trees.messages import Combination
+from keras_blocks.mechanisms.trees.kernels import active_kernels
+from keras_blocks.mechanisms.trees.levels import RowRange
+from keras_blocks.mechanisms.trees.messages import ChildReduction
 
 
-class LateTable:
+class LazySlotTable:
     """A table of which a level is filled when it is taken, for rows too wide to be kept for all.
 
     Args:
-        kind: `Slices` or `Stack`, to keep the messages.
+        kind: `SlicedLevels` or `PoppedLevels`, to keep the messages.
         combination: how they are put into tables.
         message: (leaves, width), one part of their messages.
     """
 
-    def __init__(self, kind: Any, combination: Combination, message: tf.Tensor):
-        plan = combination.plan
-        self.combination = combination
+    def __init__(self, kind: Any, reduction: ChildReduction, message: tf.Tensor):
+        plan = reduction.plan
+        self.reduction = reduction
         places = plan.leaves.of(plan.place)
         owner = places[:, 0]
-        order = ops().order(owner)
+        order = active_kernels().order(owner)
         self.places = tf.gather(places, order)
         # What leaves that are roots send goes behind the last row, and is never taken.
         number = tf.tensor_scatter_nd_add(
@@ -38,10 +38,10 @@ class LateTable:
         self.messages = kind(tf.gather(message, order), counts)
         self.start, self.shape = self.messages.start, self.messages.shape
 
-    def take(self, rows: Span, kept: Any) -> tuple[tf.Tensor, Any]:
+    def take(self, rows: RowRange, kept: Any) -> tuple[tf.Tensor, Any]:
         """The table of the deepest level that was not taken yet, whose rows these are."""
-        mine = Span(tf.gather(self.begins, rows.begin), tf.gather(self.begins, rows.end))
+        mine = RowRange(tf.gather(self.begins, rows.begin), tf.gather(self.begins, rows.end))
         messages, kept = self.messages.take(mine, kept)
         places = mine.of(self.places) - tf.concat([rows.begin, [0]], axis=0)
-        table = self.combination.empty(rows.end - rows.begin, messages)
-        return self.combination.put([table], places, messages)[0], kept
+        table = self.reduction.empty(rows.end - rows.begin, messages)
+        return self.reduction.put([table], places, messages)[0], kept

@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_blocks.export import export_onnx
 from keras_blocks.export.signature.padding import proven_signature
-from keras_blocks.serving.inference.batch_check import proven_plan
+from keras_blocks.serving.inference.batch_check import checked_batch_plan
 from keras_blocks.serving.model import Model
 
 RNG = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_padded_requests_in_one_run_get_what_the_keras_model_gives_each(name, tm
     model = MODELS[name]()
     export_onnx(model, tmp_path / "model.onnx", verify="fast")
     served = Model.load(tmp_path / "model.onnx", threads=1)
-    plan = proven_plan(served)
+    plan = checked_batch_plan(served)
     (spec,) = served.contract.inputs
     requests = []
     for rows, steps in ((1, 1), (2, 5), (1, 7), (3, 4), (1, 2)):

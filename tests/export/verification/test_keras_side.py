@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_blocks.export import export_onnx
-from keras_blocks.export.onnx_side import RefusedError
+from keras_blocks.export.onnx_side import SampleRejectedError
 from keras_blocks.export.signature.padding import proven_signature
-from keras_blocks.export.verification.keras_side import KerasSide
+from keras_blocks.export.verification.keras_side import KerasRunner
 
 
 def test_an_export_with_its_proof_traces_a_model_twice(tmp_path):
@@ -32,7 +32,7 @@ def test_a_trace_gives_what_the_model_gives_in_the_order_of_the_contract():
     x = keras.Input((None, 3), name="x")
     model = keras.Model(x, {"double": 2 * x, "a_sum": keras.ops.sum(x, axis=1)})
     signature = proven_signature(model)
-    side = KerasSide(model, signature, signature.traced)
+    side = KerasRunner(model, signature, signature.traced)
     feed = {"x": np.arange(12, dtype="float32").reshape(2, 2, 3)}
     names = [tensor.name for tensor in signature.contract.flat_outputs()]
     got = dict(zip(names, side.run(feed), strict=True))
@@ -44,7 +44,7 @@ def test_what_is_shorter_than_the_windows_inside_never_reaches_tensorflow():
     x = keras.Input((None, None, 3), name="x")
     model = keras.Model(x, keras.layers.MaxPooling2D(3, 2)(keras.layers.Conv2D(2, 3)(x)))
     signature = proven_signature(model)
-    side = KerasSide(model, signature, signature.traced)
+    side = KerasRunner(model, signature, signature.traced)
     assert side.run({"x": np.ones((1, 5, 6, 3), "float32")})[0].shape == (1, 1, 1, 2)
-    with pytest.raises(RefusedError, match="axis 1 of 'x' must be 5 at least"):
+    with pytest.raises(SampleRejectedError, match="axis 1 of 'x' must be 5 at least"):
         side.run({"x": np.ones((1, 4, 6, 3), "float32")})

@@ -17,8 +17,8 @@ from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
 from keras_blocks.export.signature.padding import proven_signature
-from keras_blocks.export.verification.comparisons import Proof
-from keras_blocks.export.verification.keras_side import OnnxSide
+from keras_blocks.export.verification.comparisons import VerificationRun
+from keras_blocks.export.verification.keras_side import OnnxRunner
 
 layers = keras.layers
 NUDGE = 1e-2  # far below what a user would see by eye, far above rounding
@@ -69,7 +69,7 @@ def exported(model: keras.Model) -> onnx.ModelProto:
     return to_onnx(model, proven_signature(model))
 
 
-def prove(model: keras.Model, file: onnx.ModelProto, folder: Path, **options: object):
+def verify_file(model: keras.Model, file: onnx.ModelProto, folder: Path, **options: object):
     return check_parity(model, save(file, folder), **options)
 
 
@@ -124,7 +124,7 @@ def test_a_nudge_of_any_weight_is_caught_and_blamed_on_its_layer(make, tmp_path)
         before = onnx.TensorProto.FromString(weight.SerializeToString())
         owner = owner_of(model, weight)
         nudge(weight, index=int(np.prod(weight.dims)) // 2)
-        report = prove(model, file, tmp_path, inputs=sample.feed)
+        report = verify_file(model, file, tmp_path, inputs=sample.feed)
         assert_caught(report, owner, "differs in 1 of", f"'{owner}'")
         nudged_layers.add(owner)
         weight.CopyFrom(before)
@@ -157,11 +157,11 @@ def test_a_nudge_of_any_row_of_an_embedding_is_caught(tmp_path):
     file = exported(model)
     table = next(w for w in weights(file) if list(w.dims) == [300, 6])
     right = numpy_helper.to_array(table)
-    proof = Proof(model, signature)
+    proof = VerificationRun(model, signature)
     for row in range(0, 300, 13):
         table.CopyFrom(numpy_helper.from_array(with_nudged_row(right, row), table.name))
         proof.failed = None
-        proof.run(OnnxSide(save(file, tmp_path)), draw_samples(signature.contract))
+        proof.run(OnnxRunner(save(file, tmp_path)), draw_samples(signature.contract))
         assert proof.failed is not None, row
 
 
@@ -176,14 +176,16 @@ def test_a_transposed_kernel_is_caught(tmp_path):
     file = exported(model)
     square = next(w for w in weights(file) if list(w.dims) == [6, 6])
     change(square, np.transpose)
-    assert_caught(prove(model, file, tmp_path), "second", "Output 'last'", "differs in 30 of 36")
+    assert_caught(
+        verify_file(model, file, tmp_path), "second", "Output 'last'", "differs in 30 of 36"
+    )
 
 
 def test_another_activation_is_caught(tmp_path):
     model = dense_model()
     file = exported(model)
     nodes(file, "Tanh")[1].op_type = "Sigmoid"
-    assert_caught(prove(model, file, tmp_path), "second", "is 'Sigmoid', not 'Tanh'")
+    assert_caught(verify_file(model, file, tmp_path), "second", "is 'Sigmoid', not 'Tanh'")
 
 
 def test_a_softmax_over_the_batch_is_caught(tmp_path):
@@ -192,14 +194,16 @@ def test_a_softmax_over_the_batch_is_caught(tmp_path):
     (softmax,) = nodes(file, "Softmax")
     del softmax.attribute[:]
     softmax.attribute.append(helper.make_attribute("axis", 0))
-    assert_caught(prove(model, file, tmp_path), "last", "axis")
+    assert_caught(verify_file(model, file, tmp_path), "last", "axis")
 
 
 def test_a_frozen_input_dim_is_caught(tmp_path):
     model = recurrent_model()
     file = exported(model)
     file.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
-    assert_caught(prove(model, file, tmp_path), None, "Axis 1 of its input 'x' is frozen at 7")
+    assert_caught(
+        verify_file(model, file, tmp_path), None, "Axis 1 of its input 'x' is frozen at 7"
+    )
 
 
 def test_a_size_frozen_inside_the_graph_is_caught(tmp_path):
@@ -209,7 +213,7 @@ def test_a_size_frozen_inside_the_graph_is_caught(tmp_path):
         node.output[:] = ["before" if name == "head" else name for name in node.output]
     file.graph.initializer.append(numpy_helper.from_array(np.array([-1, 7, 3]), "frozen"))
     file.graph.node.append(helper.make_node("Reshape", ["before", "frozen"], ["head"]))
-    report = prove(model, file, tmp_path)
+    report = verify_file(model, file, tmp_path)
     assert_caught(report, "head", "onnxruntime fails where Keras does not", r"\{-1,7,3\}")
     assert {check.ok for check in report.checks if check.input_shapes["x"][1] == 7} == {True}
     assert {check.ok for check in report.checks if check.input_shapes["x"][1] != 7} == {False}
@@ -219,11 +223,11 @@ def test_an_ignored_mask_is_caught(tmp_path):
     model, unmasked = masked_model(), masked_model(mask_zero=False)
     unmasked.set_weights(model.get_weights())
     file = exported(unmasked)
-    told_apart = prove(model, file, tmp_path)
+    told_apart = verify_file(model, file, tmp_path)
     assert_caught(told_apart, None, "padding=None, the model 'ids' padding=0")
     del file.metadata_props[:]
     file.metadata_props.extend(exported(model).metadata_props)
-    assert_caught(prove(model, file, tmp_path), "reader", "Output 'reader' for inputs ids")
+    assert_caught(verify_file(model, file, tmp_path), "reader", "Output 'reader' for inputs ids")
 
 
 def test_swapped_gates_are_caught(tmp_path):
@@ -232,7 +236,9 @@ def test_swapped_gates_are_caught(tmp_path):
     (lstm,) = nodes(file, "LSTM")
     kernel = next(t for t in file.graph.initializer if t.name == lstm.input[1])
     change(kernel, lambda w: w[:, np.r_[5:10, 0:5, 10:20]])
-    assert_caught(prove(model, file, tmp_path), "reader", "Output 'head'", "reads the constant")
+    assert_caught(
+        verify_file(model, file, tmp_path), "reader", "Output 'head'", "reads the constant"
+    )
 
 
 def test_a_wrong_pad_is_caught(tmp_path):
@@ -244,7 +250,7 @@ def test_a_wrong_pad_is_caught(tmp_path):
         for old in found:
             conv.attribute.remove(old)
     conv.attribute.append(helper.make_attribute("pads", [2, 2, 0, 0]))
-    assert_caught(prove(model, file, tmp_path), "wide", "pad")
+    assert_caught(verify_file(model, file, tmp_path), "wide", "pad")
 
 
 def test_swapped_outputs_are_caught(tmp_path):
@@ -253,14 +259,14 @@ def test_swapped_outputs_are_caught(tmp_path):
     swapped = {"left": "right", "right": "left"}
     for node in file.graph.node:
         node.output[:] = [swapped.get(name, name) for name in node.output]
-    assert_caught(prove(model, file, tmp_path), None, "Output 'left'", "Output|'[lr]'")
+    assert_caught(verify_file(model, file, tmp_path), None, "Output 'left'", "Output|'[lr]'")
 
 
 def test_outputs_in_another_order_are_caught(tmp_path):
     model = two_headed_model()
     file = exported(model)
     file.graph.output.reverse()
-    assert_caught(prove(model, file, tmp_path), None, "outputs are named", "'right', 'left'")
+    assert_caught(verify_file(model, file, tmp_path), None, "outputs are named", "'right', 'left'")
 
 
 def test_an_integer_that_is_off_by_one_is_caught(tmp_path):
@@ -272,7 +278,7 @@ def test_an_integer_that_is_off_by_one_is_caught(tmp_path):
     one = helper.make_tensor("one", dtype, [], [1])
     file.graph.initializer.append(one)
     file.graph.node.append(helper.make_node("Add", ["winner_before", "one"], ["winner"]))
-    report = prove(model, file, tmp_path)
+    report = verify_file(model, file, tmp_path)
     assert_caught(report, None, "Output 'winner'", "but must equal")
     assert {check.output for check in report.failures()} == {"winner"}
 
@@ -285,7 +291,7 @@ def test_another_element_type_is_caught(tmp_path):
     cast = helper.make_node("Cast", ["before"], ["last"], to=onnx.TensorProto.DOUBLE)
     file.graph.node.append(cast)
     file.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
-    report = prove(model, file, tmp_path)
+    report = verify_file(model, file, tmp_path)
     assert_caught(report, None, "output 'last' has dtype float64, the model's float32")
 
 
@@ -297,7 +303,7 @@ def test_an_added_axis_is_caught(tmp_path):
     file.graph.initializer.append(numpy_helper.from_array(np.array([-1, 1, 3]), "one_more"))
     file.graph.node.append(helper.make_node("Reshape", ["before", "one_more"], ["last"]))
     file.graph.output[0].type.tensor_type.ClearField("shape")
-    report = prove(model, file, tmp_path)
+    report = verify_file(model, file, tmp_path)
     assert_caught(report, None, "output 'last' has dims")
 
 
@@ -306,11 +312,11 @@ def test_nan_and_infinity_must_stand_in_the_same_places(tmp_path):
     model = keras.Model(x, layers.Lambda(keras.ops.log, output_shape=(4,), name="log")(x))
     file = exported(model)
     given = np.array([[1.0, 0.0, -1.0, np.inf]], "float32")
-    assert prove(model, file, tmp_path, inputs=given).ok
+    assert verify_file(model, file, tmp_path, inputs=given).ok
     (log,) = nodes(file, "Log")
     file.graph.node.insert(0, helper.make_node("Abs", ["x"], ["positive"]))
     log.input[0] = "positive"
-    report = prove(model, file, tmp_path, inputs=given)
+    report = verify_file(model, file, tmp_path, inputs=given)
     assert_caught(report, "log", r"at \[0, 2\] got 0, expected nan")
 
 
@@ -319,4 +325,4 @@ def test_weights_trained_after_the_export_are_told_as_such(tmp_path):
     file = exported(model)
     kernel = model.get_layer("second").kernel
     kernel.assign(kernel + NUDGE)
-    assert_caught(prove(model, file, tmp_path), "second", "made from other weights")
+    assert_caught(verify_file(model, file, tmp_path), "second", "made from other weights")

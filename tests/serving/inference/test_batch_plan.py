@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto
 
 from keras_blocks.contract import Contract, TensorSpec
-from keras_blocks.serving.inference.batch_check import proven_plan
+from keras_blocks.serving.inference.batch_check import checked_batch_plan
 from keras_blocks.serving.inference.batch_plan import plan_batches
 from keras_blocks.serving.model import Model
 
@@ -143,7 +143,7 @@ def test_a_dim_that_is_not_the_second_is_not_padded():
 
 
 def plan_of(make, tmp_path, *arguments):
-    return proven_plan(Model.load(make(tmp_path / "model.onnx", *arguments)))
+    return checked_batch_plan(Model.load(make(tmp_path / "model.onnx", *arguments)))
 
 
 @pytest.mark.parametrize("name", ["double", "add_bias", "row_sums", "tree", "parse", "log"])
@@ -162,13 +162,13 @@ def test_text_is_joined_too(tmp_path):
 def test_a_model_whose_rows_see_one_another_is_found_out_though_its_dims_fit(tmp_path):
     path = onnx_files.center(tmp_path / "model.onnx")
     assert plan_batches(Model.load(path).contract) is not None
-    assert proven_plan(Model.load(path)) is None
+    assert checked_batch_plan(Model.load(path)) is None
 
 
 def test_a_model_with_one_scale_for_all_rows_is_not_batched(tmp_path):
     path = onnx_files.quantized(tmp_path / "model.onnx")
     assert plan_batches(Model.load(path).contract) is not None
-    assert proven_plan(Model.load(path)) is None
+    assert checked_batch_plan(Model.load(path)) is None
 
 
 @pytest.mark.parametrize(

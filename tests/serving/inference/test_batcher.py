@@ -10,9 +10,9 @@ from onnx import TensorProto
 
 from keras_blocks.errors import RunError
 from keras_blocks.serving.errors import DeadlineError, OverloadedError, StoppingError
-from keras_blocks.serving.inference.batch_check import proven_plan
+from keras_blocks.serving.inference.batch_check import checked_batch_plan
 from keras_blocks.serving.inference.batcher import Batcher
-from keras_blocks.serving.inference.request import Job
+from keras_blocks.serving.inference.request import QueuedRequest
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository.model_settings import BatchSettings
 
@@ -48,7 +48,7 @@ def make(tmp_path, pool):
     def make_batcher(name, *arguments, gated=False, **settings):
         path = getattr(onnx_files, name)(tmp_path / f"{name}.onnx", *arguments)
         model = Model.load(path, threads=1)
-        plan = proven_plan(model)
+        plan = checked_batch_plan(model)
         gate = Gate(model) if gated else None
         settings = BatchSettings(**{"runs_at_once": 1, **settings})
         batcher = Batcher(model, plan, settings, pool)
@@ -60,7 +60,7 @@ def make(tmp_path, pool):
 def ask(batcher, inputs, timeout=None):
     """A job in the queue, and the future of its outcome."""
     future = asyncio.get_running_loop().create_future()
-    job = Job(inputs, batcher.model.output_names, future.set_result, timeout)
+    job = QueuedRequest(inputs, batcher.model.output_names, future.set_result, timeout)
     batcher.submit(job)
     return job, future
 
@@ -173,7 +173,7 @@ def test_each_gets_the_outputs_it_asked_for(make):
         futures = []
         for names in (["minus_x"], ["y", "minus_x"]):
             future = asyncio.get_running_loop().create_future()
-            batcher.submit(Job(inputs, names, future.set_result))
+            batcher.submit(QueuedRequest(inputs, names, future.set_result))
             futures.append(future)
         return await asyncio.gather(*futures)
 
@@ -389,7 +389,7 @@ def test_an_answer_that_cannot_be_delivered_does_not_keep_back_the_others(make):
         problems = []
         asyncio.get_running_loop().set_exception_handler(lambda _, it: problems.append(it))
         batcher = make("double")
-        batcher.submit(Job(x([1, 1, 1]), ["y"], lambda _: 1 / 0))
+        batcher.submit(QueuedRequest(x([1, 1, 1]), ["y"], lambda _: 1 / 0))
         await ask(batcher, x([1, 1, 1]))[1]
         return [type(problem["exception"]) for problem in problems]
 

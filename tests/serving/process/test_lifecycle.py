@@ -44,7 +44,7 @@ def watched(folder, story):
 
 
 async def ask(service, name="double", version=None):
-    batcher = service.asked(name, version)
+    batcher = service.batcher_for(name, version)
     future = asyncio.get_running_loop().create_future()
     service.infer(batcher, dict(X), None, None, future.set_result)
     return batcher.model.version, (await future)["y"].tolist()
@@ -122,7 +122,7 @@ def test_new_versions_and_models_are_found_and_what_is_gone_is_unloaded(folder):
         shutil.rmtree(folder / "other")
         await until(has(service, "other"))
         with pytest.raises(ModelNotFoundError):
-            service.asked("other")
+            service.batcher_for("other")
         assert service.ready
 
     watched(folder, story)
@@ -133,9 +133,9 @@ def test_a_changed_file_answers_when_it_is_loaded_and_the_old_one_until_then(fol
         path = folder / "double" / "1" / "model.onnx"
         other = onnx.load(path)
         other.graph.node[0].op_type = "Sub"
-        old = service.asked("double").model
+        old = service.batcher_for("double").model
         onnx.save(other, path)
-        while service.asked("double").model is old:
+        while service.batcher_for("double").model is old:
             assert (await ask(service))[1] == [[2, 4, 6]]
             await asyncio.sleep(0)
         assert (await ask(service))[1] == [[0, 0, 0]]
@@ -152,9 +152,9 @@ def test_a_file_that_does_not_load_is_reported_once_and_the_old_one_goes_on(fold
         await asyncio.sleep(10 * LOOK_SECONDS)
         assert caplog.text.count("was not loaded") == 1
         assert (await ask(service))[1] == [[2, 4, 6]]
-        old = service.asked("double").model
+        old = service.batcher_for("double").model
         path.write_bytes(good)
-        await until(lambda: service.asked("double").model is not old)
+        await until(lambda: service.batcher_for("double").model is not old)
 
     watched(folder, story)
 
@@ -213,7 +213,7 @@ def test_a_service_is_not_ready_before_its_models_have_run(folder):
         service = Service(load_repository(folder))
         assert not service.ready
         with pytest.raises(ModelNotFoundError):
-            service.asked("double")
+            service.batcher_for("double")
         await service.open()
         assert service.ready
 
@@ -244,11 +244,11 @@ def test_the_settings_of_a_model_go_before_those_of_the_server(folder):
     write(folder, "[batching]\nmax_batch_size = 3\nmax_queue_delay_ms = 1.5")
 
     async def story(service):
-        assert service.asked("double").settings.max_batch_size == 3
-        assert service.asked("double").settings.max_queue_delay_ms == 1.5
-        assert service.asked("log").settings.max_batch_size == 64
+        assert service.batcher_for("double").settings.max_batch_size == 3
+        assert service.batcher_for("double").settings.max_queue_delay_ms == 1.5
+        assert service.batcher_for("log").settings.max_batch_size == 64
         write(folder, "[batching]\nmax_batch_size = 5")
-        await until(lambda: service.asked("double").settings.max_batch_size == 5)
+        await until(lambda: service.batcher_for("double").settings.max_batch_size == 5)
 
     watched(folder, story)
 

@@ -16,8 +16,8 @@ import onnx_files
 import pytest
 
 from keras_blocks.serving.grpc.messages import SERVICE, message_class
-from keras_blocks.serving.process.ipc import Channel
-from keras_blocks.serving.process.supervisor import Child
+from keras_blocks.serving.process.ipc import RpcChannel
+from keras_blocks.serving.process.supervisor import WorkerHandle
 
 from ..telemetry.test_metrics import values
 from .test_server import START_SECONDS, infer, outcome, server, url_in
@@ -157,7 +157,7 @@ def test_a_worker_killed_over_and_over_is_told_of_as_killed(caplog):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "import time; time.sleep(60)"
         )
-        child = Child(process, Channel({}))
+        child = WorkerHandle(process, RpcChannel({}))
         end = time.monotonic() + 0.1
         while time.monotonic() < end:  # the loop cannot learn of the end meanwhile
             child.kill()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from keras_blocks.serving.transport.acceptor import Door
+from keras_blocks.serving.transport.acceptor import Acceptor
 from keras_blocks.serving.transport.sockets import open_listener, refuse_new
 
 NO_ANSWER_SECONDS = 0.2
@@ -25,7 +25,7 @@ async def opened(listener, made):
         made.append(Answers())
         return made[-1]
 
-    door = Door(listener, make, None)
+    door = Acceptor(listener, make, None)
     await door.open(shared=True)
     return door
 

@@ -9,15 +9,15 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.mechanisms.trees.cells.base import TreeCell, check_units
-from keras_blocks.mechanisms.trees.kernels import ops
+from keras_blocks.mechanisms.trees.kernels import active_kernels
 
 Gates = tuple[tf.Tensor, ...]
 """Sums before their nonlinearity: all gates side by side in one tensor, or one tensor for each."""
 
-Own = dict[str, Any]
+InputProjection = dict[str, Any]
 """What nodes bring to their gates themselves: the "sums" W x + b, for each kernel of the children,
 in one tensor or as `Gates`; or the "features" x that are still to be multiplied, or nothing where
-they have none. See `Ops.gates_apart`."""
+they have none. See `TreeKernels.gates_apart`."""
 
 
 class GatedTreeCell(TreeCell):
@@ -81,24 +81,24 @@ class GatedTreeCell(TreeCell):
             name=name,
         )
 
-    def own(self, features: tf.Tensor, kernels: Sequence[Any]) -> Own:
+    def input_projection(self, features: tf.Tensor, kernels: Sequence[Any]) -> InputProjection:
         """What nodes with these features bring to the gates.
 
         Args:
             features: (nodes, size).
             kernels: U of the first gates, as `with_children` will be given them, in this order.
         """
-        if ops().gates_apart and not ops().features_first:
+        if active_kernels().gates_apart and not active_kernels().features_first:
             return {"features": features}
-        if ops().gates_apart:
+        if active_kernels().gates_apart:
             each = (self._range(kernels, number) for number in range(len(kernels)))
             return {f"sums_{n}": self.of_features(features, *gates) for n, gates in enumerate(each)}
         (sums,) = self.of_features(features, 0, self._gates_of(kernels))
         return self._sums(sums, kernels)
 
-    def own_without(self, kernels: Sequence[Any], nodes: tf.Tensor) -> Own:
+    def own_without(self, kernels: Sequence[Any], nodes: tf.Tensor) -> InputProjection:
         """What so many nodes without features bring to the gates."""
-        if ops().gates_apart:
+        if active_kernels().gates_apart:
             return {}
         return self._sums(self.biases(0, self._gates_of(kernels), nodes), kernels)
 
@@ -109,10 +109,10 @@ class GatedTreeCell(TreeCell):
     def _gates_of(self, kernels: Sequence[Any]) -> int:
         return sum(kernel.shape[1] for kernel in kernels) // self.units
 
-    def _sums(self, sums: tf.Tensor, kernels: Sequence[Any]) -> Own:
+    def _sums(self, sums: tf.Tensor, kernels: Sequence[Any]) -> InputProjection:
         parts = tf.split(sums, [kernel.shape[1] for kernel in kernels], axis=1)
         return {
-            f"sums_{number}": ops().summed(part, tf.convert_to_tensor(kernel))
+            f"sums_{number}": active_kernels().summed(part, tf.convert_to_tensor(kernel))
             for number, (part, kernel) in enumerate(zip(parts, kernels, strict=True))
         }
 
@@ -128,7 +128,11 @@ class GatedTreeCell(TreeCell):
         return tf.broadcast_to(self.of_gates(self.bias, first, last), shape)
 
     def with_children(
-        self, own: Own, number: int, vectors: tf.Tensor, kernels: Sequence[Any]
+        self,
+        input_projection: InputProjection,
+        number: int,
+        vectors: tf.Tensor,
+        kernels: Sequence[Any],
     ) -> Gates:
         """The gates of one of the kernels: W x + b + U times these vectors.
 
@@ -136,29 +140,33 @@ class GatedTreeCell(TreeCell):
             own: what the nodes bring.
             number: int, the index of the kernel.
             vectors: (nodes, width) what comes from the children.
-            kernels: as `own` was given them.
+            kernels: as `input_projection` was given them.
         """
         kernel = tf.convert_to_tensor(kernels[number])
-        sums = own.get(f"sums_{number}")
+        sums = input_projection.get(f"sums_{number}")
         if isinstance(sums, tuple):
             parts = tf.split(kernel, len(sums), axis=1)
-            return tuple(ops().product(vectors, *pair) for pair in zip(parts, sums, strict=True))
+            return tuple(
+                active_kernels().product(vectors, *pair) for pair in zip(parts, sums, strict=True)
+            )
         if sums is not None:
-            return (ops().add_product(sums, vectors, kernel),)
+            return (active_kernels().add_product(sums, vectors, kernel),)
         first, last = self._range(kernels, number)
-        if "features" in own:
+        if "features" in input_projection:
             kernel = tf.concat([self.of_gates(self.kernel, first, last), kernel], axis=0)
-            vectors = tf.concat([own["features"], vectors], axis=-1)
+            vectors = tf.concat([input_projection["features"], vectors], axis=-1)
         return self._products(vectors, kernel, first, last)
 
     def _products(self, vectors: tf.Tensor, kernel: tf.Tensor, first: int, last: int) -> Gates:
         """vectors @ kernel + b for these gates, in one product or apart."""
-        parts = last - first if ops().gates_apart else 1
+        parts = last - first if active_kernels().gates_apart else 1
         kernels = tf.split(kernel, parts, axis=1)
         if self.bias is None:
             return tuple(tf.matmul(vectors, part) for part in kernels)
         biases = tf.split(self.of_gates(self.bias, first, last), parts)
-        return tuple(ops().product(vectors, *pair) for pair in zip(kernels, biases, strict=True))
+        return tuple(
+            active_kernels().product(vectors, *pair) for pair in zip(kernels, biases, strict=True)
+        )
 
     def of_gates(self, weight: Any, first: int, last: int | None = None) -> tf.Tensor:
         """The columns of a weight that belong to the gates from `first` to before `last`."""

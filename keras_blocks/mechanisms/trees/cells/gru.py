@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_blocks.mechanisms.lifting import PACKAGE
 from keras_blocks.mechanisms.trees.cells.base import Children
-from keras_blocks.mechanisms.trees.cells.gated import GatedTreeCell, Own
-from keras_blocks.mechanisms.trees.kernels import ops
+from keras_blocks.mechanisms.trees.cells.gated import GatedTreeCell, InputProjection
+from keras_blocks.mechanisms.trees.kernels import active_kernels
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -60,11 +60,13 @@ class TreeGRUCell(GatedTreeCell):
             self.units, 3 * self.units, "recurrent_kernel"
         )
 
-    def prepare(self, features: tf.Tensor) -> tuple[Own, tf.Tensor]:
+    def prepare(self, features: tf.Tensor) -> tuple[InputProjection, tf.Tensor]:
         """What nodes bring to the gates z and u, and W x + b for r."""
-        return self.own(features, self._kernels()[:2]), *self.of_features(features, 2, 3)
+        return self.input_projection(features, self._kernels()[:2]), *self.of_features(
+            features, 2, 3
+        )
 
-    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[Own, tf.Tensor]:
+    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[InputProjection, tf.Tensor]:
         """The same of nodes without features."""
         return self.own_without(self._kernels()[:2], nodes), self.biases(2, 3, nodes)
 
@@ -77,15 +79,15 @@ class TreeGRUCell(GatedTreeCell):
         """h_k and r_k * h_k."""
         (hidden,) = children.states
         *_, kernel = self._kernels()
-        reset = ops().product(hidden, kernel, children.of_owner(inputs[1]))
+        reset = active_kernels().product(hidden, kernel, children.of_owner(inputs[1]))
         return hidden, tf.sigmoid(reset) * hidden
 
     def call(self, inputs: Any, children: Any) -> tf.Tensor:
         """The state of one level."""
-        (own, _), (total, after_reset) = inputs, children
+        (input_projection, _), (total, after_reset) = inputs, children
         kernels = self._kernels()[:2]
-        (update,) = self.with_children(own, 0, total, kernels)
-        (proposal,) = self.with_children(own, 1, after_reset, kernels)
+        (update,) = self.with_children(input_projection, 0, total, kernels)
+        (proposal,) = self.with_children(input_projection, 1, after_reset, kernels)
         update = tf.sigmoid(update)
         return (1 - update) * total + update * tf.tanh(proposal)
 

@@ -15,8 +15,8 @@ from keras_blocks.mechanisms.trees.cells.base import (
     check_arity,
     check_edge_labels,
 )
-from keras_blocks.mechanisms.trees.cells.gated import GatedTreeCell, Gates, Own
-from keras_blocks.mechanisms.trees.kernels import ops
+from keras_blocks.mechanisms.trees.cells.gated import GatedTreeCell, Gates, InputProjection
+from keras_blocks.mechanisms.trees.kernels import active_kernels
 
 
 class _TreeLSTMCell(GatedTreeCell):
@@ -41,11 +41,13 @@ class _TreeLSTMCell(GatedTreeCell):
         ones = tf.ones([self.units], dtype=bias.dtype)
         return tf.concat([bias[: 3 * self.units], ones], axis=0)
 
-    def prepare(self, features: tf.Tensor) -> tuple[Own, tf.Tensor]:
+    def prepare(self, features: tf.Tensor) -> tuple[InputProjection, tf.Tensor]:
         """What nodes bring to the gates i, o, c, and W x + b for f."""
-        return self.own(features, [self.gate_kernel()]), *self.of_features(features, 3, 4)
+        return self.input_projection(features, [self.gate_kernel()]), *self.of_features(
+            features, 3, 4
+        )
 
-    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[Own, tf.Tensor]:
+    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[InputProjection, tf.Tensor]:
         """The same of nodes without features."""
         return self.own_without([self.gate_kernel()], nodes), self.biases(3, 4, nodes)
 
@@ -134,10 +136,10 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
         """h_k and f_k * c_k, and V of the edge for i, o, u."""
         hidden, memory = children.states
         kernel = tf.convert_to_tensor(self.forget_kernel)
-        if ops().gates_apart:
+        if active_kernels().gates_apart:
             # onnxruntime packs no weight for a loop in a branch, but what it cuts itself.
             kernel = self.of_gates(kernel, 0)
-        forget = ops().product(hidden, kernel, children.of_owner(inputs[1]))
+        forget = active_kernels().product(hidden, kernel, children.of_owner(inputs[1]))
         if self.edge_kernel is None:
             return hidden, pointwise.forget(forget, memory)
         of_edge = tf.gather(tf.convert_to_tensor(self.edge_kernel), children.edges)
@@ -146,8 +148,8 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
 
     def call(self, inputs: Any, children: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """The states h, c of one level."""
-        (own, _), (hidden, kept, *of_edges) = inputs, children
-        gates = self.with_children(own, 0, hidden, [self.gate_kernel()])
+        (input_projection, _), (hidden, kept, *of_edges) = inputs, children
+        gates = self.with_children(input_projection, 0, hidden, [self.gate_kernel()])
         if of_edges:
             parts = tf.split(of_edges[0], len(gates), axis=-1)
             gates = tuple(gate + part for gate, part in zip(gates, parts, strict=True))
@@ -213,34 +215,38 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
     def call(self, inputs: Any, children: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """The states h, c of one level."""
         units, arity = self.units, self.arity
-        (own, forget), (hidden, memory) = inputs, children
+        (input_projection, forget), (hidden, memory) = inputs, children
         hidden = tf.reshape(hidden, [-1, arity * units])
-        gates = self.with_children(own, 0, hidden, [self.gate_kernel()])
-        if ops().gates_apart:
+        gates = self.with_children(input_projection, 0, hidden, [self.gate_kernel()])
+        if active_kernels().gates_apart:
             kernels = tf.split(self.forget_kernel(), arity, axis=-1)
-            opened = [tf.sigmoid(ops().product(hidden, kernel, forget)) for kernel in kernels]
+            opened = [
+                tf.sigmoid(active_kernels().product(hidden, kernel, forget)) for kernel in kernels
+            ]
             kept = [f * c for f, c in zip(opened, tf.unstack(memory, axis=1), strict=True)]
             return self.opened(gates, tf.add_n(kept))
         if self._is_narrow():
-            forgets = ops().product(hidden, self.forget_kernel(), forget)
+            forgets = active_kernels().product(hidden, self.forget_kernel(), forget)
             forgets = tf.reshape(forgets, [-1, arity, units])
         else:
             forgets = tf.reshape(tf.matmul(hidden, self.forget_kernel()), [-1, arity, units])
             forgets += tf.expand_dims(forget, 1)
         return self.opened(gates, tf.reduce_sum(pointwise.forget(forgets, memory), axis=1))
 
-    def prepare(self, features: tf.Tensor) -> tuple[Own, tf.Tensor]:
+    def prepare(self, features: tf.Tensor) -> tuple[InputProjection, tf.Tensor]:
         """What nodes bring to the gates i, o, c, and W x + b for f, for each child if few."""
         return self._for_each_child(*super().prepare(features))
 
-    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[Own, tf.Tensor]:
+    def prepare_without(self, size: int, nodes: tf.Tensor) -> tuple[InputProjection, tf.Tensor]:
         """The same of nodes without features."""
         return self._for_each_child(*super().prepare_without(size, nodes))
 
-    def _for_each_child(self, own: Own, forget: tf.Tensor) -> tuple[Own, tf.Tensor]:
-        if ops().gates_apart or not self._is_narrow():
-            return own, forget
-        return own, tf.tile(forget, [1, self.arity])
+    def _for_each_child(
+        self, input_projection: InputProjection, forget: tf.Tensor
+    ) -> tuple[InputProjection, tf.Tensor]:
+        if active_kernels().gates_apart or not self._is_narrow():
+            return input_projection, forget
+        return input_projection, tf.tile(forget, [1, self.arity])
 
     def _is_narrow(self) -> bool:
         return self.arity <= FEW_SLOTS

@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from keras_blocks.mechanisms.trees.cells.base import TreeCell, state_sizes
 from keras_blocks.mechanisms.trees.features import NodeFeatures
-from keras_blocks.mechanisms.trees.levels import Slices, Span, Stack
-from keras_blocks.mechanisms.trees.messages import Combination
+from keras_blocks.mechanisms.trees.levels import PoppedLevels, RowRange, SlicedLevels
+from keras_blocks.mechanisms.trees.messages import ChildReduction
 from keras_blocks.mechanisms.trees.schedule import Schedule
 
 States = tuple[tf.Tensor, ...]
 
 
-class Pass:
+class TreePass:
     """A cell on its way over a batch of trees.
 
     Args:
@@ -41,16 +41,16 @@ class Pass:
         self.edges = None if edges is None else tf.gather(edges, plan.order)
         self.kept = kept
         self.sizes = state_sizes(cell)
-        self.combination = Combination(cell.combine, cell.arity, plan)
-        self.taken_as: Any = Stack if training else Slices
+        self.reduction = ChildReduction(cell.combine, cell.arity, plan)
+        self.taken_as: Any = PoppedLevels if training else SlicedLevels
 
-    def underway(self, states: States, rows: Span) -> States:
+    def underway(self, states: States, rows: RowRange) -> States:
         """What is kept of these states, which belong to these rows of the plan."""
         if self.kept is None:
             return states
         return states[0] * rows.of(self.kept), *states[1:]
 
-    def edges_of(self, rows: Span) -> tf.Tensor | None:
+    def edges_of(self, rows: RowRange) -> tf.Tensor | None:
         """The labels of the edges above these rows of the plan."""
         return None if self.edges is None else rows.of(self.edges)
 

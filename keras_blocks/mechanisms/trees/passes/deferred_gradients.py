@@ -13,8 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_blocks.mechanisms.trees.kernels import Ops
-from keras_blocks.mechanisms.trees.levels import Pile, Span
+from keras_blocks.mechanisms.trees.kernels import TreeKernels
+from keras_blocks.mechanisms.trees.levels import LevelWriter, RowRange
 from keras_blocks.mechanisms.trees.schedule import Schedule, inverse
 
 
@@ -28,7 +28,7 @@ def in_order(rows: tf.Tensor, order: tf.Tensor) -> Any:
     return tf.gather(rows, order), gradient
 
 
-class DeferredGradients(Ops):
+class DeferredGradients(TreeKernels):
     """The operations of one climb that a gradient will be asked of.
 
     Args:
@@ -52,9 +52,9 @@ class DeferredGradients(Ops):
         self._of_level.append(vectors)
         return product.added_to(sums, vectors)
 
-    def piles(self) -> list[Pile]:
+    def piles(self) -> list[LevelWriter]:
         """Where the vectors of all levels are put."""
-        return [product.pile for product in self._products]
+        return [product.writer for product in self._products]
 
     def of_level(self) -> list[tf.Tensor]:
         """The vectors of the level that was computed last, and forgets them."""
@@ -73,7 +73,7 @@ class _Product:
     def __init__(self, kernel: tf.Tensor, plan: Schedule):
         self.kernel = kernel
         self.plan = plan
-        self.pile = Pile(kernel.shape[:1], kernel.dtype)
+        self.writer = LevelWriter(kernel.shape[:1], kernel.dtype)
         self.kept: Any = None
 
     def joined(self, sums: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -99,8 +99,8 @@ class _Product:
         return add(sums, vectors)
 
     def _of_kernel(self, upstream: tf.Tensor) -> tf.Tensor:
-        inner = Span(tf.zeros_like(self.plan.inner), self.plan.inner)
+        inner = RowRange(tf.zeros_like(self.plan.inner), self.plan.inner)
         # The deepest level was put first.
         places = tf.gather(self.plan.upward(), inner.of(self.plan.order))
-        vectors = tf.gather(self.pile.rows(self.kept), places)
+        vectors = tf.gather(self.writer.rows(self.kept), places)
         return tf.matmul(vectors, inner.of(upstream), transpose_a=True)

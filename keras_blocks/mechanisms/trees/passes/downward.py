@@ -8,12 +8,12 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.mechanisms.trees.cells.base import Children
-from keras_blocks.mechanisms.trees.kernels import ops
-from keras_blocks.mechanisms.trees.levels import Span
-from keras_blocks.mechanisms.trees.passes.base import Pass, States, as_states
+from keras_blocks.mechanisms.trees.kernels import active_kernels
+from keras_blocks.mechanisms.trees.levels import RowRange
+from keras_blocks.mechanisms.trees.passes.base import States, TreePass, as_states
 
 
-class Descent(Pass):
+class DownwardPass(TreePass):
     """One way down a batch of trees.
 
     The parent stands where a lone child would: for the cell a root is a leaf, and every other node
@@ -37,7 +37,7 @@ class Descent(Pass):
         inner = tf.reduce_sum(tf.cast(is_inner, tf.int64), keepdims=True)
         lone = tf.where(plan.is_root & (plan.number == 0))
         places = tf.gather_nd(plan.rank, lone) - plan.inner
-        nodes = Span(tf.zeros_like(inner), inner).of(plan.order)
+        nodes = RowRange(tf.zeros_like(inner), inner).of(plan.order)
         roots = [features.of_inner(nodes), tf.gather(features.of_all_leaves(), places)]
         sizes = tf.concat([inner, tf.shape(places, tf.int64)], axis=0)
         states = as_states(self.cell.leaves(tf.concat(roots, axis=0)))
@@ -50,10 +50,10 @@ class Descent(Pass):
         roots = tf.shape(states[0], tf.int64)[:1]
         nothing = tf.zeros_like(roots)
         # The levels below, the deepest first, as they are taken from the end.
-        order = Span(nothing, plan.inner).of(plan.order)
+        order = RowRange(nothing, plan.inner).of(plan.order)
         upward = tf.expand_dims(tf.gather(plan.upward(), order), 1)
         order = tf.tensor_scatter_nd_update(tf.zeros_like(order), upward, order)
-        below = Span(nothing, plan.inner - roots).of(order)
+        below = RowRange(nothing, plan.inner - roots).of(order)
         inputs = self.features.prepared(self.cell, below)
         counts = tf.reverse(plan.counts[1 : tf.maximum(plan.levels, 1)], [0])
         taken = [self.taken_as(values, counts) for values in keras.tree.flatten(inputs)]
@@ -62,17 +62,17 @@ class Descent(Pass):
     def _loop(self, states: States, roots: tf.Tensor, form: Any, taken: Any) -> States:
         plan, sizes = self.plan, self.sizes
         counts = tf.expand_dims(plan.counts, 1)
-        piles = [ops().pile([size], states[0].dtype) for size in sizes]
+        piles = [active_kernels().writer([size], states[0].dtype) for size in sizes]
 
         def put(states: States, kept: Any) -> list[Any]:
             return [p.put(s, k) for p, s, k in zip(piles, states, kept, strict=True)]
 
         def step(level: Any, begin: Any, states: States, lists: Any, kept: Any) -> Any:
             end = begin + tf.gather(counts, level)
-            rows = Span(plan.inner - end, plan.inner - begin)
+            rows = RowRange(plan.inner - end, plan.inner - begin)
             pairs = [t.take(rows, k) for t, k in zip(taken, lists, strict=True)]
             inputs = keras.tree.pack_sequence_as(form, [value for value, _ in pairs])
-            states = self._level(inputs, states, Span(begin, end))
+            states = self._level(inputs, states, RowRange(begin, end))
             return level + 1, end, states, [k for _, k in pairs], put(states, kept)
 
         kept = put(states, [p.start for p in piles])
@@ -89,14 +89,14 @@ class Descent(Pass):
         *_, kept = tf.while_loop(lambda level, *_: level < plan.levels, step, start, shape)
         return tuple(p.rows(k) for p, k in zip(piles, kept, strict=True))
 
-    def _level(self, inputs: Any, states: States, rows: Span) -> States:
+    def _level(self, inputs: Any, states: States, rows: RowRange) -> States:
         """The states of the nodes in these rows of the plan, from those their places point to."""
         parents = rows.of(self.plan.place)[:, :1]
         states = tuple(tf.gather_nd(state, parents) for state in states)
         owner = tf.expand_dims(tf.range(tf.shape(parents, tf.int64)[0]), 1)
         children = Children(self.underway(states, rows), owner, self.edges_of(rows))
         messages = self.cell.message(inputs, children)
-        return as_states(self.cell(inputs, children=self.combination.of_one(messages)))
+        return as_states(self.cell(inputs, children=self.reduction.of_one(messages)))
 
     def _leaves(self, inner: States) -> tf.Tensor:
         """(leaves, units), in the order of the plan; those of roots mean nothing."""

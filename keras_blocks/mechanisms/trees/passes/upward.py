@@ -8,20 +8,20 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.mechanisms.trees.cells.base import FEW_SLOTS, Children
-from keras_blocks.mechanisms.trees.kernels import computed_with, ops
-from keras_blocks.mechanisms.trees.levels import Nowhere, Span
-from keras_blocks.mechanisms.trees.passes.base import Pass, States, as_states
+from keras_blocks.mechanisms.trees.kernels import active_kernels, use_kernels
+from keras_blocks.mechanisms.trees.levels import DiscardingWriter, RowRange
+from keras_blocks.mechanisms.trees.passes.base import States, TreePass, as_states
 from keras_blocks.mechanisms.trees.passes.deferred_gradients import DeferredGradients, in_order
-from keras_blocks.mechanisms.trees.wide_messages import LateTable
+from keras_blocks.mechanisms.trees.wide_messages import LazySlotTable
 
 
-class Climb(Pass):
+class UpwardPass(TreePass):
     """One way up a batch of trees."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
         adds_once = "adds_once" in vars(type(self.cell))
-        self.ops = DeferredGradients(self.plan) if self.training and adds_once else ops()
+        self.ops = DeferredGradients(self.plan) if self.training and adds_once else active_kernels()
         self.leaves = as_states(self.cell.leaves(self.features.of_all_leaves()))
         self.owner = self.plan.place[:, :1]
 
@@ -34,7 +34,7 @@ class Climb(Pass):
         vectors = self._climbed(all_nodes=False)
         plan = self.plan
         first = tf.zeros_like(plan.inner)
-        inner = Span(first, tf.shape(vectors, tf.int64)[:1]).of(plan.order)
+        inner = RowRange(first, tf.shape(vectors, tf.int64)[:1]).of(plan.order)
         lone = tf.squeeze(tf.where(plan.is_root & (plan.number == 0)), 1)
         lone_vectors = tf.gather(self.leaves[0], tf.gather(plan.rank, lone) - plan.inner)
         rows = tf.gather(plan.row, tf.concat([inner, lone], axis=0))
@@ -57,9 +57,9 @@ class Climb(Pass):
         taken: list[Any] = [kind(values, counts) for values in keras.tree.flatten(inputs)]
         if (self.cell.arity or 0) > FEW_SLOTS:
             parts = keras.tree.flatten(messages)
-            taken += [LateTable(kind, self.combination, part) for part in parts]
+            taken += [LazySlotTable(kind, self.reduction, part) for part in parts]
         else:
-            taken += self.combination.taken(kind, messages)
+            taken += self.reduction.taken(kind, messages)
         roots, nodes = self._loop(form, taken, all_nodes)
         return nodes if all_nodes else roots
 
@@ -67,8 +67,8 @@ class Climb(Pass):
         """What the cell prepares of the inner nodes, and the messages of the leaves."""
         plan = self.plan
         # One row more than there are inner nodes: what leaves that are roots send goes there.
-        rows = Span(tf.zeros_like(plan.inner), plan.inner + 1).of(plan.order)
-        with computed_with(self.ops):
+        rows = RowRange(tf.zeros_like(plan.inner), plan.inner + 1).of(plan.order)
+        with use_kernels(self.ops):
             inputs = self.features.prepared(self.cell, rows)
         return inputs, self.cell.message(inputs, self._children(self.leaves, plan.leaves))
 
@@ -78,13 +78,13 @@ class Climb(Pass):
         states = tuple(tf.zeros([0, size], dtype) for size in self.sizes)
         shapes = tuple(tf.TensorShape([None, size]) for size in self.sizes)
         one = tf.TensorShape([1])
-        book = self.ops.pile(self.sizes[:1], dtype) if all_nodes else Nowhere()
+        book = self.ops.writer(self.sizes[:1], dtype) if all_nodes else DiscardingWriter()
         piles = self.ops.piles()
 
         def step(level: Any, end: Any, last: Any, states: States, lists: Any, put: Any) -> Any:
-            rows, below = Span(tf.gather(plan.starts, level), end), Span(end, last)
+            rows, below = RowRange(tf.gather(plan.starts, level), end), RowRange(end, last)
             pairs = [t.take(rows, k) for t, k in zip(taken, lists, strict=True)]
-            with computed_with(self.ops):
+            with use_kernels(self.ops):
                 states = self._level(form, [value for value, _ in pairs], states, rows, below)
             vectors = zip(piles, self.ops.of_level(), put[1], strict=True)
             put = book.put(states[0], put[0]), [p.put(v, k) for p, v, k in vectors]
@@ -99,16 +99,18 @@ class Climb(Pass):
         self.ops.after_loop(put[1])
         return states[0], book.rows(put[0])
 
-    def _level(self, form: Any, values: Any, states: States, rows: Span, below: Span) -> States:
+    def _level(
+        self, form: Any, values: Any, states: States, rows: RowRange, below: RowRange
+    ) -> States:
         """The states of the nodes in `rows` from those of the inner nodes `below` them."""
         form, sent = form
         parts = len(keras.tree.flatten(form))
         inputs, tables = keras.tree.pack_sequence_as(form, values[:parts]), values[parts:]
         messages = self.cell.message(inputs, self._children(states, below))
-        tables = self.combination.add(tables, below, messages)
-        children = self.combination.read(tables, rows, sent)
+        tables = self.reduction.add(tables, below, messages)
+        children = self.reduction.read(tables, rows, sent)
         return as_states(self.cell(inputs, children=children))
 
-    def _children(self, states: States, rows: Span) -> Children:
+    def _children(self, states: States, rows: RowRange) -> Children:
         """The children that stand in these rows of the plan."""
         return Children(self.underway(states, rows), rows.of(self.owner), self.edges_of(rows))

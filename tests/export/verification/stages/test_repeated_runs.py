@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from keras_blocks.contract.sampling.samples import draw_samples
 from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity, export_onnx
-from keras_blocks.export.onnx_side import OnnxSide
+from keras_blocks.export.onnx_side import OnnxRunner
 from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.verification import parity
-from keras_blocks.export.verification.comparisons import Proof
+from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.effort import USUAL
 from keras_blocks.export.verification.stages import order as examination
 from keras_blocks.export.verification.stages import races
@@ -28,7 +28,7 @@ from keras_blocks.export.verification.stages.repeated_runs import run_again, run
 PLACES, VALUES, FEATURES = 500, 50, 16
 
 
-class Forgetful(OnnxSide):
+class Forgetful(OnnxRunner):
     """Right until it has seen more than `right` runs; then a place keeps what was there before."""
 
     right = 4
@@ -46,18 +46,18 @@ class Forgetful(OnnxSide):
         return found
 
 
-@pytest.mark.parametrize("side", [OnnxSide, Forgetful])
+@pytest.mark.parametrize("side", [OnnxRunner, Forgetful])
 def test_outputs_that_change_after_other_inputs_are_caught(side, tmp_path):
     x = keras.Input((4,), name="x")
     model = keras.Model(x, keras.layers.Dense(3, name="y")(x))
     export_onnx(model, tmp_path / "model.onnx", verify=False)
     signature = proven_signature(model)
-    proof, onnx_side = Proof(model, signature), side(tmp_path / "model.onnx")
+    proof, onnx_side = VerificationRun(model, signature), side(tmp_path / "model.onnx")
     samples = list(draw_samples(signature.contract))[: Forgetful.right]
     proof.run(onnx_side, samples)
     assert proof.failed is None
     steady = run_again(proof, onnx_side)
-    assert steady == (proof.failed is None) == (side is OnnxSide)
+    assert steady == (proof.failed is None) == (side is OnnxRunner)
     assert [check.sample.endswith("once more") for check in proof.checks[-3:]] == [True] * 3
     if side is Forgetful:
         assert "run once more, the file gives other values" in proof.checks[-1].problem
@@ -131,7 +131,7 @@ def test_values_for_one_place_that_threads_may_lose_are_caught_before_any_is_los
         report.raise_if_wrong()
 
 
-class Racing(OnnxSide):
+class Racing(OnnxRunner):
     """With several threads, the sums of every third run lack what one value adds."""
 
     def __init__(self, model, threads=None):
@@ -166,8 +166,8 @@ def test_large_samples_are_drawn_and_run_by_several_threads(tmp_path, monkeypatc
     model, path = sums_model(), tmp_path / "model.onnx"
     export_onnx(model, path, verify=False)
     signature = proven_signature(model)
-    proof = Proof(model, signature)
-    proof.run(OnnxSide(path), draw_samples(signature.contract))
+    proof = VerificationRun(model, signature)
+    proof.run(OnnxRunner(path), draw_samples(signature.contract))
     assert run_with_threads(proof, path, signature.contract, patient, seed=0) is None
     timed = [check for check in proof.checks if not check.fixed]
     assert [(check.input_shapes["values"][0], check.again) for check in timed] == [

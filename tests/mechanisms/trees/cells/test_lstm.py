@@ -9,8 +9,8 @@ from tree_cases import KINDS, UNITS, WIDTH, batch_of, random_rows
 import keras_blocks as kb
 from keras_blocks.mechanisms.trees.cells.base import Children, TreeCell
 from keras_blocks.mechanisms.trees.cells.layer import LayerCell
-from keras_blocks.mechanisms.trees.levels import Span
-from keras_blocks.mechanisms.trees.messages import Combination
+from keras_blocks.mechanisms.trees.levels import RowRange
+from keras_blocks.mechanisms.trees.messages import ChildReduction
 from keras_blocks.mechanisms.trees.schedule import schedule
 
 EXACT = 1e-7  # float32, the same sums in the same order
@@ -23,7 +23,7 @@ def plan_of(*parents):
 
 def tables(kind, arity, places, *rounds):
     """The tables of three nodes after some rounds of messages (children, 1)."""
-    combination = Combination(kind, arity, plan_of(-1))
+    combination = ChildReduction(kind, arity, plan_of(-1))
     filled = [combination.empty(tf.constant([3], tf.int64), tf.zeros([0, 1]))]
     for place, messages in zip(places, rounds, strict=True):
         sent = tf.constant(messages, tf.float32)[:, None]
@@ -42,8 +42,8 @@ def test_messages_are_summed_placed_and_their_greatest_is_found():
 
 
 def test_a_mean_is_over_the_children_that_are_there():
-    both = Span(tf.constant([0], tf.int64), tf.constant([2], tf.int64))
-    combination = Combination("mean", None, plan_of(-1, 0, 0, 1))
+    both = RowRange(tf.constant([0], tf.int64), tf.constant([2], tf.int64))
+    combination = ChildReduction("mean", None, plan_of(-1, 0, 0, 1))
     mean = combination.read([tf.constant([[6.0], [3.0]])], both, tf.zeros([0, 1]))
     np.testing.assert_array_equal(mean, [[3], [3]])
 
