@@ -20,13 +20,13 @@ from keras_blocks.export.onnx_io.external_data import (
     without_older_data,
 )
 from keras_blocks.export.onnx_io.graphs import op_counts
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.report import ExportResult
 from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.tracing.file_dtypes import computes_in
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
 from keras_blocks.export.verification.parity import verify_file
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 
 def export_onnx(

@@ -92,9 +92,9 @@ def test_the_sdist_holds_the_sources_once(built):
 
 
 def test_the_wheel_and_the_sdist_hold_the_files_of_the_page(built):
-    files = {path.name for path in (ROOT / "serving" / "web").iterdir()}
+    files = {path.name for path in (ROOT / "serving" / "rest" / "web").iterdir()}
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
-        assert {f"keras_blocks/serving/web/{name}" for name in files} <= set(wheel.namelist())
+        assert {f"keras_blocks/serving/rest/web/{name}" for name in files} <= set(wheel.namelist())
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {f"serving/web/{name}" for name in files} <= names
+    assert {f"serving/rest/web/{name}" for name in files} <= names

@@ -22,12 +22,12 @@ from keras_blocks.export.files.tally import Tally
 from keras_blocks.export.files.timing import medians
 from keras_blocks.export.onnx_io.graphs import op_counts
 from keras_blocks.export.onnx_io.reading import load, opened, size_on_disk
-from keras_blocks.export.onnx_side import SampleRejectedError
 from keras_blocks.export.progress import tracked
 from keras_blocks.export.reports.file_report import FileComparison
 from keras_blocks.export.results.comparison import Tolerance
 from keras_blocks.export.results.files import FileFacts
 from keras_blocks.runtime.file_contract import file_contract
+from keras_blocks.runtime.runner import SampleRejectedError
 
 TIMED_SIZE = 32  # steps of every free dim of the inputs that are timed
 TIMED_BATCHES = (1, 32)

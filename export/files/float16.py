@@ -21,9 +21,9 @@ from keras_blocks.export.files.regions import change_regions
 from keras_blocks.export.files.stored_weights import store_weights
 from keras_blocks.export.onnx_io.atomic_write import serialized
 from keras_blocks.export.onnx_io.graphs import copied, op_counts
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, first_line
 from keras_blocks.export.reports.file_report import ChangeReport
 from keras_blocks.runtime.file_contract import file_contract
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError, first_line
 
 MIN_ELEMENTS = 1024  # a smaller weight saves less than the node takes that reads it
 # "... while running ScatterElements node", "... an implementation for CumSum(14) node"

@@ -19,8 +19,8 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.atomic_write import serialized
 from keras_blocks.export.onnx_io.graphs import copied
 from keras_blocks.export.onnx_io.reading import opened
-from keras_blocks.export.onnx_side import OnnxRunner, first_line
 from keras_blocks.runtime.file_contract import file_contract
+from keras_blocks.runtime.runner import OnnxRunner, first_line
 
 # What passes int8 on, so that nothing need become float32 between two convolutions.
 _PASSING = (

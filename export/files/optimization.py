@@ -14,8 +14,8 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.files.changes import Changed, Trial, change_file
 from keras_blocks.export.onnx_io.atomic_write import serialized
 from keras_blocks.export.onnx_io.graphs import op_counts
-from keras_blocks.export.onnx_side import first_line
 from keras_blocks.export.reports.file_report import ChangeReport
+from keras_blocks.runtime.runner import first_line
 
 Level = Literal["basic", "extended", "all"]
 _LEVELS = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract.feeds import Feed
-from keras_blocks.export.onnx_side import OnnxRunner, element_type
+from keras_blocks.runtime.runner import OnnxRunner, element_type
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import onnx.shape_inference
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.graphs import copied, graphs_of, nested_graphs, reads, set_all
-from keras_blocks.export.onnx_side import first_line
 from keras_blocks.export.passes.deduplication import prune
+from keras_blocks.runtime.runner import first_line
 
 Change = Callable[[onnx.ModelProto], onnx.ModelProto | None]
 """Gives a part changed, or None to leave it."""

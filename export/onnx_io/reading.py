@@ -9,7 +9,7 @@ import onnx.external_data_helper
 
 from keras_blocks.errors import ModelLoadError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 
 def load(path: Path, weights: bool = True) -> onnx.ModelProto:

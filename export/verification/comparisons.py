@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from keras_blocks.contract.sampling.samples import Sample
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Check, Difference, Skipped
 from keras_blocks.export.results.comparison import (
     TOLERANCES,
@@ -27,6 +26,7 @@ from keras_blocks.export.verification.effort import Budget
 from keras_blocks.export.verification.keras_side import KerasRunner
 from keras_blocks.export.verification.larger_batches import outputs_in_larger_batches
 from keras_blocks.export.verification.rounding_noise import rounding_noise
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 MOST_KEPT_ROWS = 64  # of the largest: a vocabulary is drawn in many short rows
 KEPT = 3  # outcomes whose arrays are kept, to run them once more at the end

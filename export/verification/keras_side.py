@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_blocks.contract import Contract, FlatTensor, TensorSpec
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, element_type, first_line
 from keras_blocks.export.signature.signature import Signature, trace
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError, element_type, first_line
 
 
 class KerasRunner:

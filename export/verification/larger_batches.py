@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_blocks.contract.sampling.samples import BATCH
-from keras_blocks.export.onnx_side import SampleRejectedError
 from keras_blocks.export.verification.keras_side import KerasRunner
+from keras_blocks.runtime.runner import SampleRejectedError
 
 _MORE_ROWS = (1, 2)  # the first of them may make the batch as large as other channels are
 

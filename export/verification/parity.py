@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_blocks.contract.sampling.samples import Sample
 from keras_blocks.export.conversion.loading import as_model
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.progress import bars
 from keras_blocks.export.reports.report import ParityReport
 from keras_blocks.export.results.checks import LayerCheck
@@ -23,6 +22,7 @@ from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
 from keras_blocks.export.verification.keras_side import mismatched_signature
 from keras_blocks.export.verification.stages.order import Verification
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 
 def check_parity(

@@ -76,16 +76,23 @@ def predict(
         show_outputs(contract, outputs)
 
 
-def _run_here(path: str, inputs: Path) -> tuple[Contract, Arrays]:
+def _read(path: Path, contract: Contract) -> Any:
+    """The inputs in a file, which may be the body of an infer request too."""
     from keras_blocks.contract.array_files import read_inputs
+    from keras_blocks.serving.rest.codec import decode_request, is_request
+
+    inputs = read_inputs(path, contract)
+    return decode_request(inputs, contract).inputs if is_request(inputs) else inputs
+
+
+def _run_here(path: str, inputs: Path) -> tuple[Contract, Arrays]:
     from keras_blocks.serving.model import Model
 
     model = Model.load(path)
-    return model.contract, model.predict(read_inputs(inputs, model.contract))
+    return model.contract, model.predict(_read(inputs, model.contract))
 
 
 def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[Contract, Arrays]:
-    from keras_blocks.contract.array_files import read_inputs
     from keras_blocks.serving.client.client import Client, split_model_url
 
     with usage_errors():
@@ -93,7 +100,7 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
     with Client(server, api_key=api_key, timeout=timeout) as client:
         try:
             contract = client.contract(name, version)
-            outputs = client.infer(name, read_inputs(inputs, contract), version=version)
+            outputs = client.infer(name, _read(inputs, contract), version=version)
         except OSError as error:
             if getattr(error, "filename", None) is not None:  # that of the inputs
                 raise

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_blocks.contract import ROW_SPLITS_DTYPE, Contract, TensorSpec
+from keras_blocks.contract import Contract
 from keras_blocks.contract.array_files import read_arrays
 from keras_blocks.contract.rows import join_rows
-from keras_blocks.contract.values import to_array
+from keras_blocks.contract.validation import InputChecks
+from keras_blocks.contract.values import refuse, to_array
 from keras_blocks.errors import ContractError
 
 Feed = dict[str, np.ndarray]
@@ -25,8 +26,9 @@ def flat_inputs(contract: Contract, given: Any) -> dict[str, np.ndarray]:
 
     What is no mapping is the value of the model's one input.
 
-    A ragged input `x` is a list of rows of any lengths, or `x` (all rows after one another) with
-    `x.row_splits`. Names that the contract lacks are kept, so that validation can name them.
+    A ragged input `x` is a list of rows of any lengths, `x` (all rows after one another) with
+    `x.row_splits`, or an object with `values` and `row_splits`, such as a `tf.RaggedTensor`.
+    Names that the contract lacks are kept, so that validation can name them.
 
     Raises:
         ContractError: a value cannot become an array of its input's dtype.
@@ -41,22 +43,24 @@ def flat_inputs(contract: Contract, given: Any) -> dict[str, np.ndarray]:
     for spec in contract.inputs:
         if spec.name not in given:
             continue
-        if spec.ragged and spec.row_splits_name not in given:
+        splits = getattr(given[spec.name], "row_splits", None)
+        if spec.ragged and splits is not None:
+            flat[spec.name], flat[spec.row_splits_name] = given[spec.name].values, splits
+        if spec.ragged and spec.row_splits_name not in flat:
             flat[spec.name], flat[spec.row_splits_name] = join_rows(spec, given[spec.name])
             continue
         for tensor in spec.flat():
-            flat[tensor.name] = to_array(given[tensor.name], tensor)
+            flat[tensor.name] = to_array(flat[tensor.name], tensor)
     return flat
 
 
 def as_feeds(contract: Contract, data: Any, argument: str) -> list[Feed]:
-    """A user's data as flat inputs, some rows at a time.
+    """A user's data as flat inputs that fit the contract, some rows at a time.
 
     Args:
         contract: of the file.
-        data: an array, for a file of one input; a dict of arrays by input, where a ragged input is
-            a list of rows or its flat values and row splits; an iterable of these, each a batch;
-            or the name of an `.npz` file that holds such a dict, or an `.npy` file an array.
+        data: what `flat_inputs` takes; an iterable of these, each a batch; or the name of an `.npz`
+            file that holds an array for each input, or an `.npy` file that of the only one.
         argument: str, what the data is called in errors.
     Raises:
         ContractError: the data does not fit the inputs, or there is none.
@@ -64,119 +68,25 @@ def as_feeds(contract: Contract, data: Any, argument: str) -> list[Feed]:
     if isinstance(data, (str, Path)):
         data = read_arrays(Path(data))
     one = isinstance(data, (Mapping, np.ndarray)) or not isinstance(data, Iterable)
+    checks = InputChecks(contract)
     feeds: list[Feed] = []
-    for batch in [data] if one else data:
-        feeds += _rows_of(contract, _feed(contract, batch, argument))
+    try:
+        for batch in [data] if one else data:
+            feed = flat_inputs(contract, batch)
+            checks.check(feed)
+            _refuse_empty(contract, feed)
+            feeds += _rows_of(contract, feed)
+    except ContractError as error:
+        raise ContractError(f"{argument}: {error}", error.input_name) from None
     if not feeds:
         raise ContractError(f"{argument} holds no batch; give at least one")
     return feeds
 
 
-def _feed(contract: Contract, batch: Any, argument: str) -> Feed:
-    names = [spec.name for spec in contract.inputs]
-    if not isinstance(batch, Mapping):
-        if len(names) != 1:
-            raise ContractError(
-                f"{argument}: a dict (or .npz file) with the inputs {', '.join(names)} expected, "
-                f"got {type(batch).__name__}"
-            )
-        batch = {names[0]: batch}
-    known = {tensor.name for tensor in contract.flat_inputs()}
-    for name in batch:
-        if name not in known:
-            raise ContractError(
-                f"{argument}: input '{name}' is unknown; the file has {', '.join(names)}", name
-            )
-    feed: Feed = {}
+def _refuse_empty(contract: Contract, feed: Feed) -> None:
     for spec in contract.inputs:
-        if spec.name not in batch:
-            raise ContractError(
-                f"{argument}: input '{spec.name}' is missing; got {', '.join(batch) or 'nothing'}",
-                spec.name,
-            )
-        feed.update(_flat(spec, batch, argument))
-    _check_sizes(contract, feed, argument)
-    return feed
-
-
-def _flat(spec: TensorSpec, batch: Mapping[str, Any], argument: str) -> Iterator[tuple[str, Any]]:
-    value = batch[spec.name]
-    if not spec.ragged:
-        yield spec.name, _array(spec, value, argument)
-        return
-    splits = batch.get(spec.row_splits_name, getattr(value, "row_splits", None))
-    if splits is None:
-        rows = [np.asarray(row) for row in value]
-        splits = np.cumsum([0, *map(len, rows)])
-        value = np.concatenate([row for row in rows if row.size] or [np.zeros((0,))])
-        if not value.size:
-            value = value.reshape(0, *(d if isinstance(d, int) else 1 for d in spec.shape[1:]))
-            value = value.astype(spec.dtype)
-    yield spec.name, _array(spec, getattr(value, "values", value), argument)
-    splits = np.asarray(splits).astype(ROW_SPLITS_DTYPE)
-    steps = np.diff(splits) if splits.ndim == 1 else np.array([-1])
-    if not splits.size or splits[0] != 0 or (steps < 0).any():
-        raise ContractError(
-            f"{argument}: '{spec.row_splits_name}' must rise from 0; got {splits.tolist()[:9]}",
-            spec.name,
-        )
-    yield spec.row_splits_name, splits
-
-
-def _array(spec: TensorSpec, value: Any, argument: str) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ContractError(
-            f"{argument}: input '{spec.name}' has rows of unequal length, and is not ragged",
-            spec.name,
-        ) from None
-    wanted = np.dtype(object) if spec.dtype == "string" else np.dtype(spec.dtype)
-    if not np.can_cast(array.dtype, wanted, "same_kind") and not (
-        array.dtype.kind in "iu" and wanted.kind in "iuf"
-    ):
-        raise ContractError(
-            f"{argument}: input '{spec.name}' has dtype {array.dtype}, {spec.dtype} expected",
-            spec.name,
-        )
-    fixed = [d if isinstance(d, int) else s for d, s in zip(spec.shape, array.shape, strict=False)]
-    if len(spec.shape) != array.ndim or fixed != list(array.shape):
-        raise ContractError(
-            f"{argument}: input '{spec.name}' has shape {list(array.shape)}, "
-            f"[{', '.join(map(str, spec.shape))}] expected",
-            spec.name,
-        )
-    return array.astype(wanted)
-
-
-def _check_sizes(contract: Contract, feed: Feed, argument: str) -> None:
-    """Equal names of dims mean equal sizes, and there must be something to run."""
-    sizes: dict[str, tuple[int, str]] = {}
-    for spec in contract.inputs:
-        shape = feed[spec.name].shape
-        if spec.ragged:
-            rows = feed[spec.row_splits_name]
-            if rows[-1] != shape[0]:
-                raise ContractError(
-                    f"{argument}: '{spec.row_splits_name}' ends at {rows[-1]}, "
-                    f"but '{spec.name}' has {shape[0]} values",
-                    spec.name,
-                )
-            named = [("batch", len(rows) - 1), *zip(spec.shape[1:], shape[1:], strict=True)]
-        else:
-            named = list(zip(spec.shape, shape, strict=True))
-        for dim, size in named:
-            if isinstance(dim, int):
-                continue
-            if size == 0:
-                raise ContractError(f"{argument}: input '{spec.name}' is empty", spec.name)
-            first, owner = sizes.setdefault(dim, (size, spec.name))
-            if first != size:
-                raise ContractError(
-                    f"{argument}: dim '{dim}' is {first} in input '{owner}' and {size} in "
-                    f"'{spec.name}'",
-                    spec.name,
-                )
+        if not spec.ragged and not feed[spec.name].size:
+            raise refuse(spec.name, "it is empty, and there is nothing to run")
 
 
 def _rows_of(contract: Contract, feed: Feed) -> Iterator[Feed]:

@@ -8,7 +8,7 @@ from keras_blocks.contract import METADATA_KEY, Contract, Dim, FlatTensor, Tenso
 from keras_blocks.contract.dtypes import PROTOCOL
 from keras_blocks.contract.spec import ANY_SHAPE
 from keras_blocks.errors import ExportError, ModelLoadError
-from keras_blocks.export.onnx_side import OnnxRunner, element_type
+from keras_blocks.runtime.runner import OnnxRunner, element_type
 from keras_blocks.runtime.session import Session
 
 

@@ -22,6 +22,7 @@ from keras_blocks.runtime.graph_facts import data_files
 _SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ .*?\)(?: const)? ")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NODE = re.compile(r"^Non-zero status code returned while running (\w+) node\..*?Status Message: ")
+_FATAL = 4  # onnxruntime's log level
 _LONGEST_MESSAGE = 300
 _LARGE_ELEMENTS = 2**18
 _ONNX_BFLOAT16 = 16  # its number in onnx.proto
@@ -104,16 +105,34 @@ class _BFloat16Runner:
 
 def _run_options() -> onnxruntime.RunOptions:
     options = onnxruntime.RunOptions()
-    options.log_severity_level = 4  # as for the session
+    options.log_severity_level = _FATAL
     return options
+
+
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
+    """onnxruntime's defaults, but for its log: what goes wrong is raised, and reported once.
+
+    Args:
+        threads: int, those that one run may use; None leaves it to onnxruntime.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = threads or 0
+    return options
+
+
+def open_session(
+    model: Path | bytes, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    """A session of a file, or of what is in one; the only place where one is made."""
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise ModelLoadError("there is no such file")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised, and reported once
-    options.intra_op_num_threads = threads or 0
+    options = session_options(threads)
     # Spinning threads steal the cores from the requests that run beside.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -125,7 +144,7 @@ def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
             options.add_external_initializers_from_files_in_memory(
                 list(names), list(arrays), [array.size for array in arrays]
             )
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return open_session(path, options)
     except Exception as error:  # onnxruntime's errors share no base class
         reason = _plain(error).removeprefix(f"Load model from {path} failed:")
         raise ModelLoadError(reason) from error

@@ -19,7 +19,13 @@ from keras_blocks.serving.grpc.messages import SERVICE, message_class
 from keras_blocks.serving.inference.batcher import Batcher
 from keras_blocks.serving.inference.request import Outputs, QueuedRequest
 from keras_blocks.serving.inference.service import Service
-from keras_blocks.serving.protocol.descriptions import server_metadata
+from keras_blocks.serving.protocol.descriptions import (
+    describe_config,
+    describe_index,
+    describe_model,
+    describe_statistics,
+    server_metadata,
+)
 from keras_blocks.serving.status import CANCELLED, OK, UNAVAILABLE, UNIMPLEMENTED, status_of
 from keras_blocks.serving.telemetry.request_record import Observer, RequestRecord
 from keras_blocks.serving.transport.http2_frames import Headers
@@ -56,10 +62,10 @@ class Rpc:
                 "ServerReady": lambda _: {"ready": service.ready},
                 "ModelReady": self._model_ready,
                 "ServerMetadata": lambda _: server_metadata(),
-                "ModelMetadata": lambda m: service.metadata(m.name, m.version),
-                "ModelConfig": lambda m: {"config": service.config(m.name, m.version)},
-                "ModelStatistics": lambda m: service.statistics(m.name, m.version),
-                "RepositoryIndex": lambda m: {"models": service.index(m.ready)},
+                "ModelMetadata": lambda m: describe_model(service, m.name, m.version),
+                "ModelConfig": lambda m: {"config": describe_config(service, m.name, m.version)},
+                "ModelStatistics": lambda m: describe_statistics(service, m.name, m.version),
+                "RepositoryIndex": lambda m: {"models": describe_index(service, m.ready)},
                 "RepositoryModelLoad": self._load,
                 "RepositoryModelUnload": self._unload,
             }.items()

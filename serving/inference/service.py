@@ -21,12 +21,6 @@ from keras_blocks.serving.inference.request import Outputs, QueuedRequest
 from keras_blocks.serving.inference.statistics import Counts, ModelStatistics
 from keras_blocks.serving.limits import Limits, check_answer, check_limits
 from keras_blocks.serving.model import Model
-from keras_blocks.serving.protocol.descriptions import (
-    model_config,
-    model_metadata,
-    model_statistics,
-    repository_index,
-)
 from keras_blocks.serving.repository.folders import (
     FolderState,
     RepositoryState,
@@ -36,7 +30,6 @@ from keras_blocks.serving.repository.folders import (
 from keras_blocks.serving.repository.model_settings import BatchSettings, ModelSettings
 from keras_blocks.serving.repository.repository import Repository, load_model
 from keras_blocks.serving.repository.watch import watch
-from keras_blocks.serving.telemetry.metrics import metrics_text
 
 _Loaded = TypeVar("_Loaded")
 _Plans = Mapping[Model, BatchPlan | None]
@@ -160,15 +153,6 @@ class Service:
         wanted = self._wanted - self._unloaded
         return bool(self._batchers) and wanted <= set(self.repository.models)
 
-    def metadata(self, name: str, version: str | None = None) -> dict[str, Any]:
-        """A model's inputs and outputs."""
-        return model_metadata(self.batcher_for(name, version).model, self.repository.versions(name))
-
-    def config(self, name: str, version: str | None = None) -> dict[str, Any]:
-        """A model's configuration."""
-        batcher = self.batcher_for(name, version)
-        return model_config(batcher.model, batcher.plan, batcher.settings)
-
     def own_counts(self) -> Counts:
         """What this process counted of the models that are loaded."""
         counts = {}
@@ -182,24 +166,10 @@ class Service:
         """What was counted of the models that are loaded."""
         return self.own_counts()
 
-    async def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
-        """The counts of all models, of one, or of one version."""
-        if name:
-            self.repository.get(name, version or None)
-        shown = [
-            model_statistics(key[0], str(key[1]), counts)
-            for key, counts in (await self.counts()).items()
-            if name in ("", key[0]) and version in ("", str(key[1]))
-        ]
-        return {"model_stats": shown}
-
-    async def metrics(self) -> str:
-        """The counts of all models in the text format of Prometheus."""
-        return metrics_text(await self.counts())
-
-    def index(self, only_ready: bool = False) -> list[dict[str, Any]]:
-        """Every model of the repository's folder, and whether it is loaded."""
-        return repository_index(self.repository, self._unloaded, only_ready)
+    @property
+    def unloaded(self) -> frozenset[str]:
+        """The models of the folder that were unloaded by hand."""
+        return frozenset(self._unloaded)
 
     # Changes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import keras_blocks
@@ -16,11 +15,11 @@ from keras_blocks.contract import (
 from keras_blocks.contract.dtypes import BFLOAT16, PROTOCOL, STRING
 from keras_blocks.contract.spec import ANY_SHAPE
 from keras_blocks.serving.inference.batch_plan import BatchPlan
+from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.inference.statistics import Duration, ModelStatistics
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository.folders import model_folders
 from keras_blocks.serving.repository.model_settings import BatchSettings
-from keras_blocks.serving.repository.repository import Repository
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 PLATFORM = "onnxruntime_onnx"
@@ -45,10 +44,9 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "keras-blocks", "version": version, "extensions": list(_EXTENSIONS)}
 
 
-def repository_index(
-    repository: Repository, unloaded: Collection[str], only_ready: bool
-) -> list[dict[str, Any]]:
+def describe_index(service: Service, only_ready: bool = False) -> list[dict[str, Any]]:
     """The body of the repository index: every model of the folder, and whether it is loaded."""
+    repository = service.repository
     entries = [
         {"name": model.name, "version": str(model.version), "state": "READY", "reason": ""}
         for model in repository.all_models()
@@ -56,9 +54,36 @@ def repository_index(
     if not only_ready:
         for name in model_folders(repository.directory):
             if name not in repository.models:
-                reason = "unloaded" if name in unloaded else "not loaded"
+                reason = "unloaded" if name in service.unloaded else "not loaded"
                 entries.append({"name": name, "state": "UNAVAILABLE", "reason": reason})
     return entries
+
+
+def describe_model(service: Service, name: str, version: str | None = None) -> dict[str, Any]:
+    """The body of the model metadata endpoint."""
+    return model_metadata(
+        service.batcher_for(name, version).model, service.repository.versions(name)
+    )
+
+
+def describe_config(service: Service, name: str, version: str | None = None) -> dict[str, Any]:
+    """The body of the model configuration endpoint."""
+    batcher = service.batcher_for(name, version)
+    return model_config(batcher.model, batcher.plan, batcher.settings)
+
+
+async def describe_statistics(
+    service: Service, name: str = "", version: str = ""
+) -> dict[str, Any]:
+    """The body of the statistics endpoint: the counts of all models, of one, or of one version."""
+    if name:
+        service.repository.get(name, version or None)
+    shown = [
+        model_statistics(key[0], str(key[1]), counts)
+        for key, counts in (await service.counts()).items()
+        if name in ("", key[0]) and version in ("", str(key[1]))
+    ]
+    return {"model_stats": shown}
 
 
 def model_metadata(model: Model, versions: list[int]) -> dict[str, Any]:

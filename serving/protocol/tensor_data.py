@@ -22,12 +22,12 @@ from keras_blocks.contract.dtypes import (
     numpy_dtype,
     wire_dtype,
 )
+from keras_blocks.contract.json_numbers import json_floats
 from keras_blocks.contract.validation import check_shape
 from keras_blocks.contract.values import cast, from_list, refuse
 from keras_blocks.serving.limits import Limits, check_declared_shape
 
 _LENGTH = struct.Struct("<I")
-NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def read_tensor(
@@ -88,13 +88,6 @@ def to_json(array: np.ndarray, dtype: str) -> Any:
     if flat.dtype.kind != "f" or np.isfinite(flat).all():
         return flat
     return json_floats(flat)
-
-
-def json_floats(flat: np.ndarray) -> list[float | str]:
-    """Numbers as JSON can hold them; see `to_json`."""
-    # Through the array's own text: a float32 of 0.1 is 0.1, not 0.10000000149011612.
-    texts = flat.astype(str).tolist()
-    return [NOT_FINITE.get(text) or float(text) for text in texts]
 
 
 def _from_bytes(data: memoryview, tensor: FlatTensor, shape: Sequence[int]) -> np.ndarray:

@@ -64,6 +64,16 @@ def decode_request(
     return decoded
 
 
+def is_request(body: Mapping[str, Any]) -> bool:
+    """Whether an object is the body of an infer request, and not the inputs by their names."""
+    items = body.get("inputs")
+    return (
+        isinstance(items, list)
+        and bool(items)
+        and all(isinstance(item, dict) and "name" in item for item in items)
+    )
+
+
 def encode_response(
     model: Model, outputs: Mapping[str, np.ndarray], request: InferRequest | None = None
 ) -> tuple[dict[str, Any], list[Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,14 +17,20 @@ from keras_blocks.serving.auth import OPEN, ModelControl
 from keras_blocks.serving.errors import RequestError
 from keras_blocks.serving.inference.request import Outputs
 from keras_blocks.serving.inference.service import Service
-from keras_blocks.serving.protocol.descriptions import server_metadata
+from keras_blocks.serving.protocol.descriptions import (
+    describe_config,
+    describe_index,
+    describe_model,
+    describe_statistics,
+    server_metadata,
+)
 from keras_blocks.serving.protocol.names import HEADER_LENGTH, JSON, OCTETS
 from keras_blocks.serving.rest.codec import decode_request, encode_response
 from keras_blocks.serving.rest.openapi import DOCUMENT, openapi_document
 from keras_blocks.serving.rest.web_files import FIRST_FILE, web_files
 from keras_blocks.serving.status import status_of
 from keras_blocks.serving.telemetry.logs import fields
-from keras_blocks.serving.telemetry.metrics import MEDIA_TYPE
+from keras_blocks.serving.telemetry.metrics import MEDIA_TYPE, metrics_text
 from keras_blocks.serving.telemetry.request_record import request_id
 from keras_blocks.serving.transport.compression import inflate
 from keras_blocks.serving.transport.exchange import HttpExchange
@@ -52,8 +59,8 @@ class Rest:
         self._get: Mapping[str, Callable[..., Any]] = {
             "server": server_metadata,
             "live": lambda: {"live": True},
-            "model": service.metadata,
-            "config": service.config,
+            "model": partial(describe_model, service),
+            "config": partial(describe_config, service),
             "document": lambda: openapi_document(service.repository, bool(service.keys)),
         }
 
@@ -143,12 +150,12 @@ class Rest:
 
     def _metrics(self, exchange: HttpExchange) -> None:
         async def metrics() -> bytes:
-            return (await self._service.metrics()).encode()
+            return metrics_text(await self._service.counts()).encode()
 
         self._later(exchange, metrics(), MEDIA_TYPE)
 
     def _stats(self, exchange: HttpExchange, name: str = "", version: str = "") -> None:
-        self._later(exchange, self._service.statistics(name, version))
+        self._later(exchange, describe_statistics(self._service, name, version))
 
     def _ready(self, exchange: HttpExchange) -> None:
         ready = self._service.ready
@@ -165,7 +172,7 @@ class Rest:
         only_ready = content.get("ready", False)
         if not isinstance(only_ready, bool):
             raise ContractError(f"'ready' must be true or false, got {only_ready!r:.40}")
-        exchange.respond(200, _to_json(self._service.index(only_ready)))
+        exchange.respond(200, _to_json(describe_index(self._service, only_ready)))
 
     def _load(self, exchange: HttpExchange, name: str) -> None:
         self._control.check()

@@ -1,6 +1,6 @@
 """What is told of an error is its reason, not what frameworks put before it."""
 
-from keras_blocks.export.onnx_side import first_line
+from keras_blocks.runtime.runner import first_line
 
 
 def test_the_reason_stands_behind_what_keras_and_tensorflow_say_first():

@@ -18,11 +18,11 @@ import onnx
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.layer_probe import kind_of_layer, layer_scopes
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, first_line
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.verification.diagnosis.graph_difference import GraphWalk, layer_of
 from keras_blocks.export.verification.diagnosis.layer_errors import OpenModel
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError, first_line
 
 
 def find_first_difference(

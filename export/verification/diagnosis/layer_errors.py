@@ -7,11 +7,11 @@ import numpy as np
 
 from keras_blocks.export.conversion.layer_probe import Probe, Seen, kind_of_layer, probe_signature
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
-from keras_blocks.export.onnx_side import OnnxRunner
 from keras_blocks.export.results.checks import LayerCheck
 from keras_blocks.export.results.comparison import TOLERANCES, compare, compute_dtype
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.verification.keras_side import KerasRunner
+from keras_blocks.runtime.runner import OnnxRunner
 
 
 class OpenModel:

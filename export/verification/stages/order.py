@@ -12,7 +12,6 @@ from keras_blocks.contract.sampling.samples import Sample, draw_samples
 from keras_blocks.contract.sampling.values import GIVE_INPUTS
 from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError, first_line
 from keras_blocks.export.progress import Bars
 from keras_blocks.export.results.checks import Difference, LayerCheck
 from keras_blocks.export.verification.comparisons import VerificationRun
@@ -42,6 +41,7 @@ from keras_blocks.export.verification.stages.training_mode import (
     training_traces,
 )
 from keras_blocks.export.verification.stages.unused_inputs import run_with_other_inputs
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError, first_line
 
 _ENDS_ON_NOTHING = frozenset(["GRU", "LSTM", "RNN"])
 _EMPTY_PLANS = (Plan((), 3), dense(2, 0))

@@ -16,13 +16,13 @@ import onnx
 from keras_blocks.contract.sampling.samples import Sample
 from keras_blocks.export.conversion.layer_probe import layer_scopes
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import TOLERANCES, compare
 from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.diagnosis.first_difference import described
 from keras_blocks.export.verification.diagnosis.graph_difference import layer_of
 from keras_blocks.export.verification.stages.repeated_runs import Race
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 _SEVERAL = 4  # threads
 _SECONDS = 3.0  # for the search of a race that was seen

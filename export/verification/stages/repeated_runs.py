@@ -17,11 +17,11 @@ import numpy as np
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.plans import crowd
 from keras_blocks.contract.sampling.samples import Sample, draw_samples
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import compare, is_floating
 from keras_blocks.export.verification.comparisons import Outcome, VerificationRun
 from keras_blocks.export.verification.effort import Level
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 
 @dataclass(frozen=True)

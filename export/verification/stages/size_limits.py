@@ -9,8 +9,8 @@ from dataclasses import replace
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.plans import dense
 from keras_blocks.contract.sampling.samples import BATCH, draw_samples
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.verification.comparisons import VerificationRun
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 _SECONDS, _SHARE = 0.05, 0.25  # the time for it, and the share of what the proof took before
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.plans import Plan
 from keras_blocks.contract.sampling.samples import draw_samples
-from keras_blocks.export.onnx_side import OnnxRunner
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import (
     Comparison,
@@ -23,6 +22,7 @@ from keras_blocks.export.results.comparison import (
 )
 from keras_blocks.export.verification.comparisons import Outcome, VerificationRun
 from keras_blocks.export.verification.rounding_noise import rounding_noise
+from keras_blocks.runtime.runner import OnnxRunner
 
 _SHARE = 0.01
 _WITHIN = Tolerance(_SHARE, 0.0)

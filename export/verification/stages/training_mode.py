@@ -9,13 +9,13 @@ from onnx import numpy_helper
 from keras_blocks.contract.sampling.samples import Sample
 from keras_blocks.export.conversion.layer_probe import Probe, layer_scopes
 from keras_blocks.export.onnx_io.graphs import nested_graphs
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.results.comparison import compare
 from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.diagnosis.first_difference import described
 from keras_blocks.export.verification.diagnosis.graph_difference import layer_of
 from keras_blocks.export.verification.keras_side import KerasRunner
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")
 RANDOM_OPS = frozenset([*_RANDOM, "RandomNormalLike", "RandomUniformLike"])

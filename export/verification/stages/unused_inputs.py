@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_blocks.contract import Contract
 from keras_blocks.contract.sampling.samples import Sample, draw_samples
-from keras_blocks.export.onnx_side import OnnxRunner, SampleRejectedError
 from keras_blocks.export.verification.comparisons import VerificationRun
+from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 # Seeds after that of the proof, and where zeros are: of the integers of a mask those alone matter.
 # An input that moves nothing with any of them is noted.

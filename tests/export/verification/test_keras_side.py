@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_blocks.export import export_onnx
-from keras_blocks.export.onnx_side import SampleRejectedError
 from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.verification.keras_side import KerasRunner
+from keras_blocks.runtime.runner import SampleRejectedError
 
 
 def test_an_export_with_its_proof_traces_a_model_twice(tmp_path):

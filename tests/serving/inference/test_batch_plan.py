@@ -64,7 +64,7 @@ def test_only_requests_that_agree_in_the_free_dims_share_a_run():
 
 def test_row_splits_that_are_not_asked_for_are_run_for_their_values():
     plan = plan_batches(Contract((RAGGED,), (spec("y", "y.values", ragged=True),)))
-    assert plan.needed(frozenset({"y"})) == {"y", "y.row_splits"}
+    assert plan.outputs_needed(frozenset({"y"})) == {"y", "y.row_splits"}
 
 
 def test_outputs_of_another_length_than_promised_are_not_cut():

@@ -15,7 +15,6 @@ from onnx import TensorProto, helper, numpy_helper
 from keras_blocks.contract.sampling.samples import draw_samples
 from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity, export_onnx
-from keras_blocks.export.onnx_side import OnnxRunner
 from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.verification import parity
 from keras_blocks.export.verification.comparisons import VerificationRun
@@ -24,6 +23,7 @@ from keras_blocks.export.verification.stages import order as examination
 from keras_blocks.export.verification.stages import races
 from keras_blocks.export.verification.stages import repeated_runs as repeats
 from keras_blocks.export.verification.stages.repeated_runs import run_again, run_with_threads
+from keras_blocks.runtime.runner import OnnxRunner
 
 PLACES, VALUES, FEATURES = 500, 50, 16
 

@@ -1,4 +1,4 @@
-"""An ONNX file under onnxruntime, one side of every comparison. No Keras, no TensorFlow."""
+"""An ONNX model run by names, one side of every comparison."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from keras_blocks.contract import METADATA_KEY, Contract
+from keras_blocks.contract.dtypes import FROM_ONNXRUNTIME
+from keras_blocks.runtime.session import open_session, session_options
 
-_FATAL = 4  # onnxruntime's log level; what it refuses is reported here, once
-_DTYPES = {"float": "float32", "double": "float64"}
 _REASON_LENGTH = 400
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m|\{\{[^}]*\}\} ?")
 # Where in onnxruntime's C++ it happened, which helps nobody here.
@@ -35,18 +34,12 @@ class OnnxRunner:
         model: path of the file, or what is in it.
         threads: int, those that one run may use; None leaves it to onnxruntime.
     Raises:
-        RefusedError: onnxruntime does not load it.
+        SampleRejectedError: onnxruntime does not load it.
     """
 
     def __init__(self, model: Path | bytes, threads: int | None = None):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL
-        options.intra_op_num_threads = threads or 0
-        source = model if isinstance(model, bytes) else str(model)
         try:
-            self.session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
+            self.session = open_session(model, session_options(threads))
         except Exception as error:
             raise SampleRejectedError(first_line(error)) from error
 
@@ -56,7 +49,7 @@ class OnnxRunner:
         """The outputs by name; inputs that the graph does not have are left out.
 
         Raises:
-            RefusedError: onnxruntime fails on these inputs.
+            SampleRejectedError: onnxruntime fails on these inputs.
         """
         names = [node.name for node in self.session.get_inputs()]
         asked = [node.name for node in self.session.get_outputs()] if outputs is None else outputs
@@ -77,9 +70,8 @@ class OnnxRunner:
 
 
 def element_type(node: Any) -> str:
-    """NumPy's name for the element type of an input or output of a session."""
-    element = node.type.removeprefix("tensor(").removesuffix(")")
-    return _DTYPES.get(element, element)
+    """The contract's name for the element type of an input or output of a session."""
+    return FROM_ONNXRUNTIME.get(node.type, node.type.removeprefix("tensor(").removesuffix(")"))
 
 
 def first_line(error: BaseException) -> str:

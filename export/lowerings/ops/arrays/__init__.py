@@ -1,0 +1,1 @@
+"""Converters that count, place, sort and draw."""

@@ -1,0 +1,1 @@
+"""Converters of convolutions, poolings and images."""
