@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench conformance clean
+.PHONY: help setup demo test test-all test-tritonclient release-check lint format bench conformance clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,12 @@ test: setup  ## the tests, without the slow proofs
 
 test-all: setup  ## the tests, slow proofs included
 	$(BIN)/python -m pytest -q -n 2
+
+test-tritonclient:  ## Triton's own clients against the server, in .venv-tritonclient
+	PYTHON=$(PYTHON) .ci/tritonclient
+
+release-check: setup  ## build wheel and sdist, and install each extra on its own
+	PYTHON=$(PYTHON) .ci/release-check
 
 lint: setup  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
 """Triton's own clients, unmodified. They pin an older protobuf than TensorFlow's, so that they live
-in an environment of their own: `pip install 'tritonclient[http,grpc]' pytest httpx onnx ...`.
+in an environment of their own, which `make test-tritonclient` makes.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from keras_blocks.serving import load_repository
 
 from ..conftest import running_both
 
-http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
-grpc = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
+http = pytest.importorskip("tritonclient.http", reason="its environment is made by `make test-tritonclient`")
+grpc = pytest.importorskip("tritonclient.grpc", reason="its environment is made by `make test-tritonclient`")
 
 X = np.array([[1, 2, 3]], dtype="float32")
 

@@ -48,7 +48,9 @@ def test_under_load_every_request_that_was_sent_is_answered_before_the_end(tmp_p
         threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        end = time.monotonic() + START_SECONDS
+        while len(answered) <= CLIENTS and time.monotonic() < end:
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         assert process.wait(START_SECONDS) == 0
         for thread in threads:

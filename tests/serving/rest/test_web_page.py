@@ -22,9 +22,7 @@ from ..conftest import running
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
-    ),
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromium-driver"),
 ]
 DRAWN = "return document.querySelector('.chart .line')?.getAttribute('d')"
 MOVED = f"{DRAWN} !== arguments[0]"
