@@ -12,8 +12,9 @@ from keras_blocks.serving import load_repository
 
 from ..conftest import running_both
 
-http = pytest.importorskip("tritonclient.http", reason="its environment is made by `make test-tritonclient`")
-grpc = pytest.importorskip("tritonclient.grpc", reason="its environment is made by `make test-tritonclient`")
+ELSEWHERE = "its environment is made by `make test-tritonclient`"
+http = pytest.importorskip("tritonclient.http", reason=ELSEWHERE)
+grpc = pytest.importorskip("tritonclient.grpc", reason=ELSEWHERE)
 
 X = np.array([[1, 2, 3]], dtype="float32")
 
