@@ -13,12 +13,7 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.loading import as_model
 from keras_blocks.export.conversion.tf2onnx_driver import DEFAULT_OPSET, to_onnx
 from keras_blocks.export.onnx_io.atomic_write import beside, folders_for, serialized
-from keras_blocks.export.onnx_io.external_data import (
-    Apart,
-    pair_beside,
-    size_of,
-    without_older_data,
-)
+from keras_blocks.export.onnx_io.external_data import Apart, pair_beside, without_older_data
 from keras_blocks.export.onnx_io.graphs import op_counts
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.report import ExportResult
@@ -26,6 +21,7 @@ from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.tracing.file_dtypes import computes_in
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
 from keras_blocks.export.verification.parity import verify_file
+from keras_blocks.runtime.external_data import count_bytes
 from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 
@@ -126,7 +122,7 @@ def export_onnx(
             contract=signature.contract,
             opset_version=opset,
             op_counts=op_counts(converted),
-            size_bytes=size_of(target),
+            size_bytes=count_bytes(target),
             parity=parity,
         )
 

@@ -17,13 +17,15 @@ import onnx.checker
 from keras_blocks.contract import CHANGES_METADATA_KEY, METADATA_KEY, PROOF_METADATA_KEY, Contract
 from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export.files.file_comparison import compare_files
+from keras_blocks.export.files.int8.products import processors_of
 from keras_blocks.export.onnx_io.atomic_write import beside, folders_for, serialized
 from keras_blocks.export.onnx_io.external_data import pair_beside, without_older_data
 from keras_blocks.export.onnx_io.graphs import RUNTIME_DOMAIN, copied, nested_graphs, set_all
-from keras_blocks.export.onnx_io.reading import load, size_on_disk
+from keras_blocks.export.onnx_io.reading import load
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
 from keras_blocks.export.reports.json_report import finite
+from keras_blocks.runtime.external_data import count_bytes
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
 _FIRST_IR_WITH_CONSTANTS = 4  # before it every initializer had to be an input too
@@ -107,13 +109,15 @@ def change_file(
                 verbose=trial.verbose,
             )  # fmt: skip
             _refuse(found, written, target, trial.max_error)
-            _describe(changed, model, found)
+            processors = processors_of(changed.model)
+            _describe(changed, model, found, processors)
             written.write_bytes(serialized(changed.model))
-            facts = replace(found.other, file=str(target), size_bytes=size_on_disk(written))
+            facts = replace(found.other, file=str(target), size_bytes=count_bytes(written))
     return ChangeReport(
         change=changed.change,
         comparison=replace(found, other=facts, outputs=_judged_by_eye(found)),
         changed=changed.nodes,
+        processors=processors,
         notes=(*changed.notes, *_not_standard(changed.model)),
     )
 
@@ -181,7 +185,9 @@ def _check(written: Path) -> None:
         raise ExportError(f"the changed model is not valid ONNX: {reason[0]}") from error
 
 
-def _describe(changed: Changed, before: onnx.ModelProto, found: FileComparison) -> None:
+def _describe(
+    changed: Changed, before: onnx.ModelProto, found: FileComparison, processors: str | None
+) -> None:
     """The contract stays, the proof was of another file: it becomes a part of the story."""
     facts = {entry.key: entry.value for entry in before.metadata_props}
     story = _parsed(facts.pop(CHANGES_METADATA_KEY, "")) or []
@@ -191,6 +197,8 @@ def _describe(changed: Changed, before: onnx.ModelProto, found: FileComparison) 
         "samples": found.samples,
         "onnxruntime": version("onnxruntime"),
     }
+    if processors is not None:
+        step["processors"] = processors
     if PROOF_METADATA_KEY in facts:
         step["proof_before"] = _parsed(facts.pop(PROOF_METADATA_KEY))
     if changed.contract is not None and METADATA_KEY in facts:

@@ -21,11 +21,12 @@ from keras_blocks.export.files.pairing import Pair, paired
 from keras_blocks.export.files.tally import Tally
 from keras_blocks.export.files.timing import medians
 from keras_blocks.export.onnx_io.graphs import op_counts
-from keras_blocks.export.onnx_io.reading import load, opened, size_on_disk
+from keras_blocks.export.onnx_io.reading import load, opened
 from keras_blocks.export.progress import tracked
 from keras_blocks.export.reports.file_report import FileComparison
 from keras_blocks.export.results.comparison import Tolerance
 from keras_blocks.export.results.files import FileFacts
+from keras_blocks.runtime.external_data import count_bytes
 from keras_blocks.runtime.file_contract import file_contract
 from keras_blocks.runtime.runner import SampleRejectedError
 
@@ -130,7 +131,7 @@ class _Opened:
         self.side = opened(path)
         self.facts = FileFacts(
             file=str(path),
-            size_bytes=size_on_disk(path),
+            size_bytes=count_bytes(path),
             op_counts=op_counts(model),
             opset={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         )

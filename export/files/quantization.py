@@ -9,19 +9,20 @@ from typing import Any
 
 import onnx
 
+from keras_blocks.contract import PROCESSORS
 from keras_blocks.errors import ExportError
 from keras_blocks.export.files.changes import Changed, Trial, change_file
-from keras_blocks.export.files.int8_tools import (
+from keras_blocks.export.files.int8.left_in_float import left_in_float
+from keras_blocks.export.files.int8.tools import (
     MIN_ELEMENTS,
     Choice,
     Scales,
     calibration_feeds,
     choices,
-    float_sizes,
 )
 from keras_blocks.export.files.regions import change_regions
 from keras_blocks.export.files.stored_weights import store_weights
-from keras_blocks.export.onnx_io.graphs import copied, nested_graphs
+from keras_blocks.export.onnx_io.graphs import copied
 from keras_blocks.export.reports.file_report import ChangeReport
 
 LOWEST_OPSET = 13  # of a scale for each channel
@@ -35,6 +36,7 @@ def quantize(
     weights_only: bool = False,
     ops: Sequence[str] | None = None,
     min_elements: int | None = None,
+    target: str = "any",
     per_channel: bool = True,
     reduce_range: bool = False,
     inputs: Any = None,
@@ -46,7 +48,7 @@ def quantize(
 ) -> ChangeReport:
     """Writes an ONNX file with weights in int8, and says what that wins and costs.
 
-        w = scale * q,    q = round(w / scale) in -127 ... 127
+        w = scale * q,    q = round(w / scale) in -64 ... 64 (-127 ... 127 for `target="vnni"`)
 
     Three ways, each of an ordinary file that needs nothing but onnxruntime:
 
@@ -55,6 +57,12 @@ def quantize(
     - static, with `calibration`: it is fixed beforehand, from data; best for convolutions;
     - `weights_only`: all arithmetic stays float32, and every op can have it. A quarter of the
       size, the same speed.
+
+    The file is right on every processor: weights that are multiplied in int8 have seven bits, for
+    x86 processors without VNNI add pairs of such products in 16 bits. Where it will run on others
+    alone, `target="vnni"` gives them the eighth bit: the same speed, and 15 to 35% less error.
+    Embeddings, convolutions without calibration and `weights_only` have all eight bits anyway.
+    The report and `keras-blocks inspect` say which processors a file is right on.
 
     The contract in the file is kept; the proof in it was of the float file, and is noted as such.
 
@@ -69,8 +77,10 @@ def quantize(
             `Conv` can be named without, for its size.
         min_elements: int, smaller weights stay as they are; None is 4096, and 0 for convolutions
             that are calibrated.
+        target: str, the processors to run on: "any"; or "vnni" for x86 processors that have it
+            (AVX-512 VNNI, AVX-VNNI or AMX).
         per_channel: bool, a scale for each column or channel of a weight instead of one for all.
-        reduce_range: bool, 7 bits instead of 8: on processors without VNNI sums of 8 bits overflow.
+        reduce_range: bool, whether to keep to seven bits with `target="vnni"` too.
         inputs: what both files run on to be compared: an array, for a file of one input; a dict of
             arrays by input, where a ragged input is a list of rows; an iterable of these; or the
             name of an `.npz` file. None takes the calibration data, else draws samples.
@@ -81,7 +91,7 @@ def quantize(
         verbose: bool, False shows no progress; None shows it beyond a second.
 
     Returns:
-        A `ChangeReport`: errors, sizes, times, accuracy, and what was quantised.
+        A `ChangeReport`: errors, sizes, times, accuracy, what was quantised, and `processors`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,6 +109,8 @@ def quantize(
     >>> report = quantize("large.onnx", "small.onnx")
     >>> report.changed, report.size_ratio < 0.3, report.comparison.outputs[0].mean_error < 0.05
     ({'MatMul': 1}, True, True)
+    >>> report.processors
+    'any'
 
     Reference: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
@@ -106,13 +118,16 @@ def quantize(
     static = calibration is not None
     if weights_only and (static or ops is not None):
         raise ValueError("weights_only stores all large weights; it takes no calibration, ops")
+    if target not in PROCESSORS:
+        raise ValueError(f"target: {' or '.join(map(repr, PROCESSORS))} expected, got {target!r}")
+    scales = Scales(per_channel, seven_bits=reduce_range or target == "any")
     feeds = calibration_feeds(source, calibration) if static else []
     chosen = choices(feeds, ops, min_elements)
 
     def change(model: onnx.ModelProto) -> Changed:
         if weights_only:
             return _stored(model, MIN_ELEMENTS if min_elements is None else min_elements)
-        return _quantised(model, chosen, Scales(per_channel, reduce_range))
+        return _quantised(model, chosen, scales)
 
     judged_on = calibration if inputs is None and static else inputs
     trial = Trial(judged_on, labels, max_error, seed, verbose)
@@ -140,42 +155,7 @@ def _quantised(model: onnx.ModelProto, chosen: Sequence[Choice], scales: Scales)
     for choice in chosen:
         changing = change_regions(changing, change, choice.tool.everywhere)
     way = chosen[0].tool.way
-    return Changed(changing, way, dict(counts.most_common()), _left(changing, chosen))
-
-
-def _left(model: onnx.ModelProto, chosen: Sequence[Choice]) -> tuple[str, ...]:
-    """The nodes that still read weights in float32, and why."""
-    sizes: dict[str, int] = {}
-    large: Counter[str] = Counter()
-    small: Counter[str] = Counter()
-    for graph in nested_graphs(model.graph):
-        sizes |= float_sizes(graph)
-        for node in graph.node:
-            most = max((sizes.get(name, 0) for name in node.input), default=0)
-            if most >= MIN_ELEMENTS:
-                large[node.op_type] += 1
-            elif most > 1 and any(node.op_type in choice.smallest for choice in chosen):
-                small[node.op_type] += 1
-    texts = [
-        f"{count} {op} left with large float32 weights ({_reason(op, chosen)})"
-        for op, count in large.most_common()
-    ]
-    if small:
-        counts = ", ".join(f"{count} {op}" for op, count in small.most_common())
-        texts.append(f"{counts} left, whose weights have fewer than {MIN_ELEMENTS} elements")
-    return tuple(texts)
-
-
-def _reason(op: str, chosen: Sequence[Choice]) -> str:
-    tool = next((choice.tool for choice in chosen if op in choice.tool.places), None)
-    if tool is None:
-        return "onnxruntime has no int8 form; weights_only=True (--weights-only) stores them small"
-    if op in tool.slower:
-        return (
-            f"they would be slower; ops=['{op}'] (--op {op}) for the size, "
-            f"calibration= (--calibration) for both"
-        )
-    return "the tool cannot" if tool.everywhere else "inside loops and branches"
+    return Changed(changing, way, dict(counts.most_common()), left_in_float(changing, chosen))
 
 
 def _stored(model: onnx.ModelProto, min_elements: int) -> Changed:

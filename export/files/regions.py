@@ -24,8 +24,8 @@ from keras_blocks.runtime.runner import first_line
 Change = Callable[[onnx.ModelProto], onnx.ModelProto | None]
 """Gives a part changed, or None to leave it."""
 
-_SHARED_WEIGHTS = {"LSTM": (1, 2)}
-"""Inputs that the tools change in place; each node gets a copy, equal ones are merged again."""
+_CHANGED_IN_PLACE = {"LSTM": (1, 2)}
+"""Inputs that the tools change where they are, so that each node needs a copy of its own."""
 
 
 def change_regions(model: onnx.ModelProto, change: Change, inner: bool) -> onnx.ModelProto:
@@ -163,15 +163,24 @@ def _cut(
 
 
 def _copy_shared_weights(nodes: list[onnx.NodeProto], weights: dict[str, onnx.TensorProto]) -> None:
+    """Gives each op a weight of its own: the tools store one in one way only, that of the first op.
+
+    Those that are equal afterwards are merged again.
+    """
+    owners: dict[tuple[str, str], str] = {}
     used: set[str] = set()
     for number, node in enumerate(nodes):
-        for place in _SHARED_WEIGHTS.get(node.op_type, ()):
-            name = node.input[place]
-            if name in used and name in weights:
+        alone = _CHANGED_IN_PLACE.get(node.op_type, ())
+        for place, name in enumerate(node.input):
+            if name not in weights or weights[name].data_type != onnx.TensorProto.FLOAT:
+                continue
+            own = owners.get((name, node.op_type), name)
+            if own in used and (place in alone or (name, node.op_type) not in owners):
                 copy = copied(weights[name])
-                copy.name = node.input[place] = f"{name}#{number}"
-                weights[copy.name] = copy
-            used.add(name)
+                copy.name = own = f"{name}#{number}"
+                weights[own] = copy
+            owners[name, node.op_type] = node.input[place] = own
+            used.add(own)
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

@@ -23,6 +23,7 @@ import onnx.helper
 
 from keras_blocks.export.onnx_io.atomic_write import serialized
 from keras_blocks.export.onnx_io.graphs import copied, set_all
+from keras_blocks.runtime.external_data import data_files
 
 Apart = dict[str, np.ndarray]
 """The values of weights that no message holds, by the location that their initializers give."""
@@ -60,12 +61,6 @@ def graph_alone(model: onnx.ModelProto) -> onnx.ModelProto:
 def data_file(target: Path) -> Path:
     """The file with the weights of the model at `target`."""
     return target.with_name(f"{target.name}.data")
-
-
-def size_of(target: Path) -> int:
-    """The bytes of a model, its weights included."""
-    beside = data_file(target)
-    return target.stat().st_size + (beside.stat().st_size if _is_pair(target) else 0)
 
 
 @contextmanager
@@ -137,8 +132,4 @@ def _location(weight: onnx.TensorProto) -> str:
 
 
 def _is_pair(target: Path) -> bool:
-    if not (target.is_file() and data_file(target).is_file()):
-        return False
-    model = onnx.load(target, load_external_data=False)
-    outside = [weight for weight in model.graph.initializer if _is_outside(weight)]
-    return any(_location(weight) == data_file(target).name for weight in outside)
+    return data_file(target).name in data_files(target)

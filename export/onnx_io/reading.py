@@ -1,4 +1,4 @@
-"""ONNX files: read, opened under onnxruntime, and measured."""
+"""ONNX files: read, and opened under onnxruntime."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import onnx
 import onnx.external_data_helper
 
 from keras_blocks.errors import ModelLoadError
-from keras_blocks.export.onnx_io.graphs import nested_graphs
 from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 
@@ -45,15 +44,3 @@ def opened(path: Path) -> OnnxRunner:
         return OnnxRunner(path, threads=1)
     except SampleRejectedError as error:
         raise ModelLoadError(f"{path}: onnxruntime does not load it: {error}") from error
-
-
-def size_on_disk(path: Path) -> int:
-    """The bytes of a file and of its external data."""
-    places = {
-        entry.value
-        for graph in nested_graphs(load(path, weights=False).graph)
-        for weight in graph.initializer
-        for entry in weight.external_data
-        if entry.key == "location"
-    }
-    return sum(file.stat().st_size for file in (path, *(path.parent / p for p in places)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from keras_blocks.contract import PROCESSORS
 from keras_blocks.export.reports.file_html import comparison_page
 from keras_blocks.export.reports.file_rows import (
     difference_rows,
@@ -109,12 +110,15 @@ class ChangeReport(JsonReport):
         change: str, what was done.
         comparison: the files beside each other.
         changed: op -> how many nodes of it were changed.
+        processors: str, which its int8 products are right on, a key of `contract.PROCESSORS`;
+            None if it has no such products.
         notes: what was left as it was and why, and what else there is to know.
     """
 
     change: str
     comparison: FileComparison
     changed: dict[str, int] = field(default_factory=dict)
+    processors: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -166,7 +170,9 @@ class ChangeReport(JsonReport):
         return render([*head, *self.comparison.tables(), *self.remarks()])
 
     def remarks(self) -> list[str]:
-        """How it was measured, what was changed, and what was left."""
+        """How it was measured, what was changed, where that is right, and what was left."""
         nodes = ", ".join(f"{count} {op}" for op, count in self.changed.items())
-        changed = f"Changed: {nodes or 'nothing'}."
-        return [*self.comparison.remarks(), changed, *(f"Note: {text}." for text in self.notes)]
+        texts = [*self.comparison.remarks(), f"Changed: {nodes or 'nothing'}."]
+        if self.processors is not None:
+            texts.append(f"Processors: {PROCESSORS[self.processors]}.")
+        return [*texts, *(f"Note: {text}." for text in self.notes)]

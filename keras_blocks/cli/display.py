@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_blocks.contract import Contract, FlatTensor
+from keras_blocks.contract import PROCESSORS, Contract, FlatTensor
 from keras_blocks.contract.describe import show_shape
 from keras_blocks.contract.dtypes import PROTOCOL
 from keras_blocks.contract.example import example_elements
@@ -128,4 +128,6 @@ def _proof_text(proof: Any) -> str:
 
 def _change_text(change: Mapping[str, Any]) -> str:
     samples, error = change.get("samples"), change.get("max_error")
-    return f"changed: {change.get('change')}; off by {error} on {samples} samples"
+    text = f"changed: {change.get('change')}; off by {error} on {samples} samples"
+    processors = PROCESSORS.get(str(change.get("processors")))
+    return f"{text}; {processors}" if processors else text

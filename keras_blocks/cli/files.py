@@ -21,6 +21,7 @@ from keras_blocks.cli.options import (
     tell_written,
     usage_errors,
 )
+from keras_blocks.contract import PROCESSORS
 
 _ONNX_FILE = click.argument("onnx_file", type=FILE, metavar="MODEL.onnx")
 
@@ -143,7 +144,14 @@ def _changing(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--weights-only", is_flag=True, help="Store weights in int8, compute in float32.")
 @click.option("--op", "ops", multiple=True, metavar="OP", help="Quantise only this op; repeatable.")
-@click.option("--reduce-range", is_flag=True, help="7 bits, for processors without VNNI.")
+@click.option(
+    "--target",
+    type=click.Choice(list(PROCESSORS)),
+    default="any",
+    show_default=True,
+    help="any: right on every processor. vnni: more exact, for x86 with VNNI alone.",
+)
+@click.option("--reduce-range", is_flag=True, help="7 bits with --target vnni too.")
 def quantize(
     onnx_file: Path,
     output: Path | None,
@@ -157,14 +165,16 @@ def quantize(
     """Make an ONNX file smaller, and mostly faster, with int8.
 
     Three ways: dynamic, the default; static, with --calibration; and --weights-only, which is as
-    fast as before, for every op. The report says what was won in size and time, measured, and how
-    far the outputs moved. MODEL stays as it is.
+    fast as before, for every op. The report says what was won in size and time, measured, how far
+    the outputs moved, and which processors the file is right on: all, unless --target says
+    otherwise. MODEL stays as it is.
 
     \b
     keras-blocks quantize trees.onnx                   # trees.int8.onnx
     keras-blocks quantize trees.onnx --weights-only -o small.onnx
     keras-blocks quantize photos.onnx --calibration some.npz
     keras-blocks quantize photos.onnx --max-error 0.01 --inputs test.npz
+    keras-blocks quantize trees.onnx --target vnni     # if all servers have it
     """
     from keras_blocks.export import quantize as quantize_file
 

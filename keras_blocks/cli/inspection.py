@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_blocks.contract import CHANGES_METADATA_KEY, PROOF_METADATA_KEY
+from keras_blocks.runtime.external_data import count_bytes
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.protocol.descriptions import model_metadata
 
@@ -25,7 +26,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
     ops = sorted(model.facts.ops.items(), key=lambda pair: (-pair[1], pair[0]))
     return {
         "file": str(path),
-        "bytes": _size(path),
+        "bytes": count_bytes(path),
         "producer": model.session.producer,
         "contract": "metadata" if model.brings_contract else "graph",
         "inputs": metadata["inputs"],
@@ -39,12 +40,6 @@ def inspect_file(path: Path) -> dict[str, Any]:
             if isinstance(change, dict)
         ],
     }
-
-
-def _size(path: Path) -> int:
-    """The bytes of a file, and of the weights that an export of more than 2 GB leaves beside it."""
-    weights = path.with_name(f"{path.name}.data")
-    return path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
 
 
 def _stored(model: Model, key: str, kind: type, otherwise: Any) -> Any:

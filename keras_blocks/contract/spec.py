@@ -23,6 +23,11 @@ PROOF_METADATA_KEY = "keras_blocks.proof"
 """Where the exporter leaves a short JSON summary of the proof."""
 CHANGES_METADATA_KEY = "keras_blocks.changes"
 """What was done to the file since it was exported: a JSON list, the first change first."""
+PROCESSORS = {
+    "any": "right on every processor",
+    "vnni": "right on x86 processors with VNNI; on those without, int8 products saturate",
+}
+"""Which processors the int8 products of a changed file are right on, as its changes note it."""
 FORMAT_VERSION = 4
 """1 knew of a tree only `tree_of` and `max_children`, 2 of no padding, 3 of no least sizes."""
 ROW_SPLITS_DTYPE = "int64"

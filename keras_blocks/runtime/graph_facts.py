@@ -1,26 +1,21 @@
 """The nodes of an ONNX file, read without the package onnx: a server does not need the rest of it.
 
-The file is one Protocol Buffers message. Only the fields on the way to the nodes are followed;
-weights are stepped over where they lie.
+See `external_data` for how.
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from keras_blocks.errors import ModelLoadError
+from keras_blocks.runtime.external_data import fields, mapped, text
 
 # Numbers of fields in onnx.proto.
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 7, 8, 25
-_GRAPH_NODE, _GRAPH_TENSOR = 1, 5
-_TENSOR_OUTSIDE, _ENTRY_KEY, _ENTRY_VALUE = 13, 1, 2
+_GRAPH_NODE = 1
 _FUNCTION_NODE = 7
 _NODE_INPUT, _NODE_OP, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
@@ -56,60 +51,32 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
     """
     facts = GraphFacts()
     try:
-        for number, value in _fields(_mapped(path)):
+        for number, value in fields(mapped(path)):
             if number == _MODEL_GRAPH:
                 _read_nodes(value, _GRAPH_NODE, facts)
             elif number == _MODEL_FUNCTION:
                 _read_nodes(value, _FUNCTION_NODE, facts)
             elif number == _MODEL_OPSET:
-                opset = dict(_fields(value))
-                domain = _text(opset.get(_OPSET_DOMAIN, b"")) or "ai.onnx"
+                opset = dict(fields(value))
+                domain = text(opset.get(_OPSET_DOMAIN, b"")) or "ai.onnx"
                 facts.opset[domain] = opset.get(_OPSET_VERSION, 0)
     except (IndexError, ValueError, TypeError) as error:
         raise ModelLoadError("it is no ONNX file") from error
     return facts
 
 
-def data_files(path: Path) -> list[str]:
-    """The files beside an ONNX file that hold its weights, as far as they lie in its folder."""
-    names: set[str] = set()
-    # What cannot be read here, or lies elsewhere, onnxruntime refuses with its reason.
-    with contextlib.suppress(IndexError, ValueError, TypeError, OSError):
-        for number, value in _fields(_mapped(path)):
-            if number == _MODEL_GRAPH:
-                tensors = (tensor for part, tensor in _fields(value) if part == _GRAPH_TENSOR)
-                names.update(name for tensor in tensors for name in _locations(tensor))
-    folder = path.parent.resolve()
-    there = ((name, (folder / name).resolve()) for name in sorted(names))
-    return [name for name, file in there if file.is_relative_to(folder) and file.is_file()]
-
-
-def _locations(tensor: memoryview) -> Iterator[str]:
-    for part, entry in _fields(tensor):
-        if part == _TENSOR_OUTSIDE:
-            parts = dict(_fields(entry))
-            if _text(parts.get(_ENTRY_KEY, b"")) == "location":
-                yield _text(parts.get(_ENTRY_VALUE, b""))
-
-
-def _mapped(path: str | os.PathLike[str]) -> memoryview:
-    with open(path, "rb") as file:
-        # No `with` for the map: it cannot close while an error still refers to a part of it.
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def _read_nodes(graph: memoryview, node_field: int, facts: GraphFacts) -> None:
-    for number, node in _fields(graph):
+    for number, node in fields(graph):
         if number != node_field:
             continue
         inputs, op = [], ""
-        for part, value in _fields(node):
+        for part, value in fields(node):
             if part == _NODE_INPUT:
-                inputs.append(_text(value))
+                inputs.append(text(value))
             elif part == _NODE_OP:
-                op = _text(value)
+                op = text(value)
             elif part == _NODE_ATTRIBUTE:
-                for inner, body in _fields(value):
+                for inner, body in fields(value):
                     if inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
                         _read_nodes(body, _GRAPH_NODE, facts)
         facts.ops[op] += 1
@@ -120,39 +87,3 @@ def _read_nodes(graph: memoryview, node_field: int, facts: GraphFacts) -> None:
 
 def _has(inputs: Sequence[str], place: int) -> bool:
     return len(inputs) > place and inputs[place] != ""
-
-
-def _text(value: memoryview | bytes) -> str:
-    return bytes(value).decode()
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """The fields of a message: number and content, which is an int or a memoryview."""
-    position = 0
-    value: Any
-    while position < len(message):
-        key, position = _varint(message, position)
-        kind = key & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-        else:
-            if kind == 2:
-                size, position = _varint(message, position)
-            else:
-                size = {1: 8, 5: 4}.get(kind, -1)
-            if size < 0 or position + size > len(message):
-                raise ValueError(f"no field of a message: kind {kind}")
-            value = message[position : position + size]
-            position += size
-        yield key >> 3, value
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7

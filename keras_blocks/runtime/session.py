@@ -15,7 +15,7 @@ from keras_blocks.contract import FlatTensor
 from keras_blocks.contract.dtypes import BFLOAT16, FROM_ONNXRUNTIME
 from keras_blocks.contract.spec import ANY_SHAPE
 from keras_blocks.errors import ModelLoadError, RunError
-from keras_blocks.runtime.graph_facts import data_files
+from keras_blocks.runtime.external_data import data_files
 
 # "/src/reshape.h:47 onnxruntime::Reshape(const TensorShape&) input cannot be ..." : the source
 # line and the C++ signature tell a client nothing.

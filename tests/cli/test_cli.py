@@ -198,12 +198,6 @@ def test_inspect_survives_metadata_that_others_wrote(tmp_path):
         assert run("quantize", path).exit_code == 0
 
 
-def test_the_size_counts_weights_in_a_file_of_their_own(tmp_path):
-    path = onnx_files.double(tmp_path / "m.onnx")
-    (tmp_path / "m.onnx.data").write_bytes(bytes(1000))
-    assert json.loads(run("inspect", path, "--json").output)["bytes"] == path.stat().st_size + 1000
-
-
 def test_inspect_writes_a_page_with_the_graph(tmp_path):
     path = onnx_files.row_sums(tmp_path / "m.onnx")
     result = run("inspect", path, "--html", tmp_path / "page.html")
@@ -220,8 +214,11 @@ def test_inspect_tells_what_was_done_to_a_file(tmp_path):
     shown = run("inspect", tmp_path / "small.onnx").output
     assert "proof: none in the file" in shown
     assert "changed: dynamic int8; off by 0." in shown
+    assert "samples; right on every processor" in shown
     (change,) = json.loads(run("inspect", tmp_path / "small.onnx", "--json").output)["changes"]
-    assert change["change"] == "dynamic int8"
+    assert (change["change"], change["processors"]) == ("dynamic int8", "any")
+    run("quantize", path, "-o", tmp_path / "vnni.onnx", "--target", "vnni")
+    assert "; right on x86 processors with VNNI;" in run("inspect", tmp_path / "vnni.onnx").output
 
 
 # compare, quantize, float16, optimize
@@ -277,6 +274,7 @@ def test_compare_takes_data_and_labels(linear, other, tmp_path):
         (("quantize",), "int8", 0.4),
         (("quantize", "--weights-only"), "int8", 0.4),
         (("quantize", "--op", "MatMul", "--reduce-range"), "int8", 0.4),
+        (("quantize", "--target", "vnni", "--reduce-range"), "int8", 0.4),
         (("float16",), "float16", 0.6),
         (("float16", "--weights-only"), "float16", 0.6),
         (("float16", "--float16-io"), "float16", 0.6),

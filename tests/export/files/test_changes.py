@@ -10,6 +10,7 @@ import onnx_files
 import onnx_runs
 import onnxruntime
 import pytest
+from saturation import LARGEST_SUM, worst_pair_of
 
 import keras_blocks as kb
 from keras_blocks.contract import METADATA_KEY
@@ -125,6 +126,8 @@ def test_every_change_keeps_the_model_what_it_was(exported, build):
         output = report.comparison.outputs[0]
         assert output.elements > 0
         assert output.max_error <= tolerance, (name, output)
+        assert worst_pair_of(model) <= LARGEST_SUM, name
+        assert report.processors in ("any", None), name
         assert (report.max_error > 0) == ("optimized" not in name and bool(report.changed)), name
         if name == "dynamic":
             assert report.changed.items() >= DYNAMIC[build].items()
@@ -150,6 +153,7 @@ def test_the_two_directions_of_a_quantised_lstm_stay_apart(exported, tmp_path):
     report = quantize(path)
     assert report.changed["LSTM"] >= 1
     assert report.notes == ("only onnxruntime has DynamicQuantizeLSTM",)
+    assert worst_pair_of(onnx.load(report.filepath)) <= LARGEST_SUM
     assert report.max_error < INT8
 
 

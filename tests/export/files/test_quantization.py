@@ -20,6 +20,7 @@ from keras_blocks.export.files import changes
 from keras_blocks.export.onnx_io.graphs import nested_graphs, op_counts
 
 SIZE = linear_files.SIZE
+SEVEN_BITS = 64  # the largest weight that is multiplied in int8 on any processor
 ROUNDING = 1e-5  # of float32 in sums of a hundred products of the order of one
 INPUTS = np.random.default_rng(5).normal(size=(40, SIZE)).astype("float32")
 
@@ -50,7 +51,7 @@ def test_a_product_in_int8_is_that_of_rounded_weights_and_inputs(linear):
     assert report.filepath.endswith("linear.int8.onnx")
     assert report.changed == {"MatMul": 1}
     assert op_counts(onnx.load(report.filepath))["MatMulInteger"] == 1
-    matrix = rounded(linear_files.weights(), 127, axis=0)
+    matrix = rounded(linear_files.weights(), SEVEN_BITS, axis=0)
     step = (INPUTS.max() - INPUTS.min()) / 255
     want = (np.rint(INPUTS / step) * step) @ matrix
     np.testing.assert_allclose(run(report.filepath), want, atol=ROUNDING)
@@ -207,7 +208,7 @@ def test_a_convolution_waits_for_calibration_or_to_be_named(tmp_path):
     static = quantize(path, calibration=data)
     assert static.changed == {"Conv": 1}
     assert static.size_ratio < 0.4
-    assert static.max_error < 0.1
+    assert static.max_error < 0.2
 
 
 def test_an_op_without_an_int8_form_is_named_in_the_report(tmp_path):
@@ -292,10 +293,10 @@ def test_bad_files_and_data_are_refused_before_anything_is_written(linear, tmp_p
     with pytest.raises(FileNotFoundError, match="no file"):
         quantize(tmp_path / "missing.onnx")
     for data, message in (
-        ({"z": INPUTS}, "calibration: input 'z' is unknown; the file has x"),
-        (INPUTS[:, 1:], r"shape \[40, 95\], \[batch, 96\] expected"),
+        ({"x": INPUTS, "z": INPUTS}, "calibration: input 'z' is unknown; the model takes 'x'"),
+        (INPUTS[:, 1:], r"shape \[40, 95\] .* \[batch, 96\] expected"),
         ([], "calibration holds no batch"),
-        (INPUTS[:0], "input 'x' is empty"),
+        (INPUTS[:0], "input 'x': it is empty"),
     ):
         with pytest.raises(ContractError, match=message):
             quantize(linear, calibration=data)
