@@ -28,6 +28,8 @@ FRAMEWORKS = {"keras", "numpy", "tensorflow"}
 SHARED = {
     "keras_blocks.errors",
     "keras_blocks.ragged",
+    "keras_blocks.ragged_groups",
+    "keras_blocks.ragged_reductions",
     "keras_blocks.recurrent.ragged_rnn",
     "keras_blocks.recurrent.loop",
     "keras_blocks.windows.short_inputs",
