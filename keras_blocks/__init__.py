@@ -16,6 +16,7 @@ from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution
+    from keras_blocks.mechanisms.map import Map
     from keras_blocks.mechanisms.recurrence import Recurrence
     from keras_blocks.mechanisms.stacked import Stacked
     from keras_blocks.mechanisms.trees.cells.base import TreeCell
@@ -24,10 +25,29 @@ if TYPE_CHECKING:
     from keras_blocks.mechanisms.trees.cells.tensor import RecursiveTensorCell
     from keras_blocks.mechanisms.trees.tree_recursive import TreeRecursive
     from keras_blocks.nonlinearities import Rectifier, Sigmoid, Tanh
+    from keras_blocks.units.attention import MultiHeadAttention
+    from keras_blocks.units.attention_pooling import AttentionPooling
+    from keras_blocks.units.dense_rows import ToDense, ToRagged
     from keras_blocks.units.embedding import Embedding
+    from keras_blocks.units.global_pooling import (
+        GlobalAveragePooling,
+        GlobalMaxPooling,
+        GlobalSumPooling,
+    )
     from keras_blocks.units.gru import GRU, GRUCell
     from keras_blocks.units.lstm import LSTM, LSTMCell
     from keras_blocks.units.max_pooling import MaxPooling
+    from keras_blocks.units.merging import (
+        Add,
+        Average,
+        Concatenate,
+        Maximum,
+        Minimum,
+        Multiply,
+        Subtract,
+    )
+    from keras_blocks.units.positions import PositionEmbedding, SinePositionEncoding
+    from keras_blocks.units.repeat_vector import RepeatVector
     from keras_blocks.units.softmax import Softmax
     from keras_blocks.units.vanilla import Vanilla
 
@@ -38,14 +58,32 @@ _HOMES = {
     "Softmax": "units.softmax",
     "Embedding": "units.embedding",
     "MaxPooling": "units.max_pooling",
+    "GlobalMaxPooling": "units.global_pooling",
+    "GlobalAveragePooling": "units.global_pooling",
+    "GlobalSumPooling": "units.global_pooling",
+    "AttentionPooling": "units.attention_pooling",
+    "MultiHeadAttention": "units.attention",
     "GRU": "units.gru",
     "GRUCell": "units.gru",
     "LSTM": "units.lstm",
     "LSTMCell": "units.lstm",
+    "RepeatVector": "units.repeat_vector",
+    "SinePositionEncoding": "units.positions",
+    "PositionEmbedding": "units.positions",
+    "ToDense": "units.dense_rows",
+    "ToRagged": "units.dense_rows",
+    "Add": "units.merging",
+    "Subtract": "units.merging",
+    "Multiply": "units.merging",
+    "Average": "units.merging",
+    "Maximum": "units.merging",
+    "Minimum": "units.merging",
+    "Concatenate": "units.merging",
     "Sigmoid": "nonlinearities",
     "Tanh": "nonlinearities",
     "Rectifier": "nonlinearities",
     "Stacked": "mechanisms.stacked",
+    "Map": "mechanisms.map",
     "Convolution": "mechanisms.convolution",
     "Recurrence": "mechanisms.recurrence",
     "TreeRecursive": "mechanisms.trees.tree_recursive",
@@ -60,23 +98,41 @@ _SUBMODULES = frozenset({"contract", "errors", "export", "ragged", "serving", "t
 __all__ = [
     "GRU",
     "LSTM",
+    "Add",
+    "AttentionPooling",
+    "Average",
     "ChildSumTreeLSTMCell",
+    "Concatenate",
     "Convolution",
     "Embedding",
     "GRUCell",
+    "GlobalAveragePooling",
+    "GlobalMaxPooling",
+    "GlobalSumPooling",
     "KerasBlocksError",
     "LSTMCell",
+    "Map",
     "MaxPooling",
+    "Maximum",
+    "Minimum",
     "MissingExtraError",
+    "MultiHeadAttention",
+    "Multiply",
     "NaryTreeLSTMCell",
     "ParityError",
+    "PositionEmbedding",
     "Rectifier",
     "Recurrence",
     "RecursiveTensorCell",
+    "RepeatVector",
     "Sigmoid",
+    "SinePositionEncoding",
     "Softmax",
     "Stacked",
+    "Subtract",
     "Tanh",
+    "ToDense",
+    "ToRagged",
     "TreeCell",
     "TreeError",
     "TreeGRUCell",

@@ -44,6 +44,7 @@ ROOMS = [
     ["contract"],
     ["runtime"],
     ["ragged"],
+    ["rows"],
     ["recurrent", "windows"],
     ["nonlinearities", "units", "mechanisms"],
     ["trees"],
@@ -76,7 +77,7 @@ CLOSED = {
         ("export", "units", "mechanisms", "nonlinearities", "ragged", "recurrent"),
         "the server runs without TensorFlow",
     )
-    | dict.fromkeys(("trees", "windows"), "the server runs without TensorFlow"),
+    | dict.fromkeys(("trees", "windows", "rows"), "the server runs without TensorFlow"),
     "serving.client": dict.fromkeys(
         ("runtime", "serving.inference", "serving.telemetry", "serving.repository"),
         "a client needs neither onnxruntime nor the server",

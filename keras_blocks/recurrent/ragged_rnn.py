@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, to_padded
+from keras_blocks.ragged import AcceptsRagged, is_ragged, to_padded, unpad_like
 from keras_blocks.recurrent.loop import States, Step, run_steps
 
 
@@ -50,8 +50,8 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
             # The loop wrote the last step first, so the padding stands in front.
             steps = tf.reverse(steps, [1])
         if not self.return_state:
-            return from_padded(outputs, steps, sequences.row_splits)
-        return from_padded(outputs[0], steps, sequences.row_splits), *outputs[1:]
+            return unpad_like(sequences, outputs, steps)
+        return unpad_like(sequences, outputs[0], steps), *outputs[1:]
 
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, map_values, to_padded
+from keras_blocks.ragged import AcceptsRagged, is_ragged, map_values
+from keras_blocks.rows.reductions import softmax_rows
 
 
 @keras.saving.register_keras_serializable("keras_blocks")
@@ -67,6 +68,4 @@ class Softmax(AcceptsRagged, keras.layers.Softmax):
         if axis > 1:
             # Rows and steps are one axis of the values.
             return map_values(lambda values: tf.nn.softmax(values, axis=axis - 1), x)
-        # Next to any other logit, the least number there is gets no share.
-        padded, steps = to_padded(x, fill=x.dtype.min)
-        return from_padded(tf.nn.softmax(padded, axis=1), steps, x.row_splits)
+        return softmax_rows(x)

@@ -53,7 +53,7 @@ def convert_tensor_scatter(context: Any, node: Any, name: str, args: Any) -> Non
         after.append(("Reshape", [sizes], {}))
     if computed != dtype:
         after.append(("Cast", [], {"to": dtype}))
-    given = [data, _element_places(context, places, updates, name), updates]
+    given = [data, element_places(context, places, updates, name), updates]
     steps = [("ScatterElements", given, {"axis": 0, "reduction": reduction}), *after]
     result: list[str] = []
     for op_type, more, attr in steps[:-1]:
@@ -101,7 +101,7 @@ def _joined(
     return flat[0], joined, flat[1], sizes
 
 
-def _element_places(context: Any, places: str, updates: str, name: str) -> str:
+def element_places(context: Any, places: str, updates: str, name: str) -> str:
     """The row of every element of the updates, from (values, 1) rows of the values."""
     rank = context.get_rank(updates)
     if rank is None:
