@@ -26,6 +26,7 @@ def _fresh_keras():
 
 FRAMEWORKS = {"keras", "numpy", "tensorflow"}
 SHARED = {
+    "keras_blocks.copying",
     "keras_blocks.errors",
     "keras_blocks.ragged",
     "keras_blocks.recurrent.ragged_rnn",
@@ -40,6 +41,7 @@ RULES = {
     "keras_blocks/errors.py": set(),
     "keras_blocks/cli/quiet.py": set(),
     "keras_blocks/ragged*.py": FRAMEWORKS | SHARED,
+    "keras_blocks/copying.py": FRAMEWORKS,
     "keras_blocks/recurrent/loop.py": FRAMEWORKS | SHARED,
     "keras_blocks/windows/short_inputs.py": FRAMEWORKS | SHARED,
     "keras_blocks/nonlinearities.py": FRAMEWORKS | SHARED,

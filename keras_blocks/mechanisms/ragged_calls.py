@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_blocks.mechanisms.lifting import call_on_vectors
 from keras_blocks.ragged import (
     AcceptsRagged,
     from_padded,
@@ -103,8 +104,8 @@ def _by_step(layer: keras.layers.Layer, x: Any) -> Any:
         spec = layer(keras.KerasTensor(x.shape, x.dtype))
         return ragged_spec(spec.shape, spec.dtype)
     if isinstance(layer, keras.layers.TimeDistributed):
-        return from_row_splits(layer.layer(x.values), x.row_splits)
-    rows = layer(tf.expand_dims(x.values, 0))  # the gradient of an index is dearer
+        return from_row_splits(call_on_vectors(layer.layer, x.values), x.row_splits)
+    rows = call_on_vectors(layer, tf.expand_dims(x.values, 0))  # the gradient of an index is dearer
     return from_row_splits(tf.squeeze(rows, 0), x.row_splits)
 
 
@@ -114,6 +115,8 @@ def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
         padded, steps = keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor(x.shape[:2], "bool")
     else:
         padded, steps = (_with_a_row(part) for part in to_padded(x, at_least=1))
+    if isinstance(layer, keras.layers.GlobalAveragePooling1D):
+        steps = _with_a_step(steps)
     padded._keras_mask = steps
     outputs = layer(padded)
 
@@ -128,6 +131,15 @@ def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
         return from_padded(output, kept, x.row_splits)
 
     return keras.tree.map_structure(unpad, outputs)
+
+
+def _with_a_step(steps: Any) -> Any:
+    """Counts the first step of a row that has none: zeros, of which there is a mean."""
+    if isinstance(steps, keras.KerasTensor):
+        return steps
+    empty = tf.logical_not(tf.reduce_any(steps, axis=1, keepdims=True))
+    first = tf.range(tf.shape(steps)[1])[tf.newaxis, :] == 0
+    return steps | (empty & first)
 
 
 def _with_a_row(x: tf.Tensor) -> tf.Tensor:
