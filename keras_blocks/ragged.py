@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.errors import KerasBlocksError
+from keras_blocks.refusals import KnowsTwins
 
 if keras.backend.backend() != "tensorflow":
     raise KerasBlocksError(
@@ -96,7 +97,7 @@ def from_dense(x: tf.Tensor, mask: tf.Tensor | None = None) -> tf.RaggedTensor:
     return from_row_splits(values, tf.range(sizes[0] + 1) * sizes[1])
 
 
-class AcceptsRagged:
+class AcceptsRagged(KnowsTwins):
     """Mixin for layers whose `call` takes a ragged tensor where it takes a dense one.
 
     Goes in front of the layer's other base class. Symbolic calls on a ragged input give a ragged
@@ -113,8 +114,10 @@ class AcceptsRagged:
                 f"{type(self).__name__}: an activity regularizer needs a dense output, and this "
                 "one is ragged. Leave `activity_regularizer` out, or regularize the weights."
             )
-        # Under mixed precision Keras casts inputs first; its cast of a symbol forgets `ragged`.
         given = keras.tree.flatten((args, kwargs))
+        for x in given:
+            _refuse_two_ragged_axes(self, x)
+        # Under mixed precision Keras casts inputs first; its cast of a symbol forgets `ragged`.
         self._convert_input_args = not any(
             isinstance(x, keras.KerasTensor) and x.ragged for x in given
         )
@@ -132,3 +135,15 @@ class AcceptsRagged:
     def ragged_output_spec(self, outputs: Any) -> Any:
         """What becomes of the dense symbolic outputs when the input is ragged."""
         return ragged_spec(outputs.shape, outputs.dtype) if self.ragged_output else outputs
+
+
+def _refuse_two_ragged_axes(layer: Any, inputs: Any) -> None:
+    if isinstance(inputs, tf.RaggedTensor) and inputs.ragged_rank != 1:
+        raise ValueError(
+            f"{type(layer).__name__}: a ragged input must be ragged along axis 1 alone, (batch, "
+            f"None, ...): of the axes behind it the size must be known. Received: "
+            f"shape {inputs.shape} with {inputs.ragged_rank} ragged axes. "
+            "Of nested lists tf.ragged.constant(rows, ragged_rank=1) makes one; "
+            "`merge_dims(0, 1)` makes a row of each inner row, `merge_dims(1, 2)` one of all of "
+            "them."
+        )

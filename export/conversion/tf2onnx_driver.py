@@ -10,6 +10,11 @@ from typing import Any
 import keras
 import onnx
 import tensorflow as tf
+from keras_blocks.export.passes.opset.newest import (
+    DEFAULT_OPSET,
+    NEWEST_DIRECT_OPSET,
+    checked_opset,
+)
 from tf2onnx import optimizer, tf_loader, tfonnx
 from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
@@ -19,7 +24,6 @@ from keras_blocks.export.conversion.lookup_tables import replace_lookups
 from keras_blocks.export.lowerings import converters
 from keras_blocks.export.onnx_io.external_data import Apart
 from keras_blocks.export.passes.finish import finish
-from keras_blocks.export.passes.opsets import DEFAULT_OPSET, NEWEST_DIRECT_OPSET, checked_opset
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.tracing.call_overrides import one_at_a_time
 from keras_blocks.export.tracing.stand_ins import STAND_IN_OP, stand_in_handler

@@ -11,6 +11,7 @@ import onnx
 import onnx.checker
 import onnx.defs
 import onnx.helper
+from keras_blocks.export.passes.opset.newest import lift
 
 from keras_blocks.contract import METADATA_KEY, Contract, FlatTensor
 from keras_blocks.errors import ExportError
@@ -25,7 +26,6 @@ from keras_blocks.export.passes.gelu import fuse_gelu
 from keras_blocks.export.passes.layout import settle_layout
 from keras_blocks.export.passes.loop_invariants import simplify_loops
 from keras_blocks.export.passes.naming import rename
-from keras_blocks.export.passes.opsets import lift
 from keras_blocks.export.passes.short_inputs import refuse_short_inputs
 
 _PRODUCERS = ("keras", "tensorflow", "tf2onnx", "onnx")

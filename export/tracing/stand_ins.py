@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
+from keras_blocks.export.passes.opset.newest import DEFAULT_OPSET
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.passes.opsets import DEFAULT_OPSET
 
 STAND_IN_OP = "PyFunc"
 EMPTY = ""

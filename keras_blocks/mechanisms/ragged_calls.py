@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_blocks.mechanisms.lifting import call_on_vectors
 from keras_blocks.ragged import (
     AcceptsRagged,
     is_ragged,
@@ -136,8 +137,8 @@ def _by_step(layer: keras.layers.Layer, x: Any) -> Any:
         spec = layer(keras.KerasTensor(x.shape, x.dtype))
         return ragged_spec(spec.shape, spec.dtype)
     if isinstance(layer, keras.layers.TimeDistributed):
-        return x.with_values(layer.layer(x.values))
-    rows = layer(tf.expand_dims(x.values, 0))  # the gradient of an index is dearer
+        return x.with_values(call_on_vectors(layer.layer, x.values))
+    rows = call_on_vectors(layer, tf.expand_dims(x.values, 0))  # the gradient of an index is dearer
     return x.with_values(tf.squeeze(rows, 0))
 
 
@@ -147,6 +148,8 @@ def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
         padded, steps = keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor(x.shape[:2], "bool")
     else:
         padded, steps = (_with_a_row(part) for part in to_padded(x, at_least=1))
+    if isinstance(layer, keras.layers.GlobalAveragePooling1D):
+        steps = _with_a_step(steps)
     padded._keras_mask = steps
     outputs = layer(padded)
 
@@ -161,6 +164,15 @@ def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
         return unpad_like(x, output, kept)
 
     return keras.tree.map_structure(unpad, outputs)
+
+
+def _with_a_step(steps: Any) -> Any:
+    """Counts the first step of a row that has none: zeros, of which there is a mean."""
+    if isinstance(steps, keras.KerasTensor):
+        return steps
+    empty = tf.logical_not(tf.reduce_any(steps, axis=1, keepdims=True))
+    first = tf.range(tf.shape(steps)[1])[tf.newaxis, :] == 0
+    return steps | (empty & first)
 
 
 def _with_a_row(x: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keras_blocks.errors import TreeError
-from keras_blocks.trees.tree import Tree
+from keras_blocks.trees.tree import Tree, _leaf_label
 
 _BRACKETS = {
     "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}",
@@ -39,7 +39,8 @@ def from_nested(nested: Any, inner_label: Any = None) -> Tree:
             children.
 
     Raises:
-        TreeError: a list is empty where its label should stand first.
+        TreeError: a list is empty where its label should stand first, or what stands for a label
+            has children or keys of its own: a dict, an XML element, an `ast` node, an `nltk.Tree`.
 
     Example:
         >>> from_nested(["S", ["NP", "I"], "sleep"]).labels
@@ -49,8 +50,8 @@ def from_nested(nested: Any, inner_label: Any = None) -> Tree:
     """
 
     def parts(item: Any, node: int) -> tuple[Any, Sequence[Any]]:
-        if not isinstance(item, list | tuple):
-            return item, ()
+        if not isinstance(item, list | tuple) or callable(getattr(item, "label", None)):
+            return _leaf_label(item, node, "from_nested"), ()
         if inner_label is not None:
             return inner_label, item
         if not item or isinstance(item[0], list | tuple):
@@ -59,7 +60,7 @@ def from_nested(nested: Any, inner_label: Any = None) -> Tree:
                 f"holds the label of its node and then the children; for lists of nothing but "
                 f"children give `inner_label`."
             )
-        return item[0], item[1:]
+        return _leaf_label(item[0], node, "from_nested"), item[1:]
 
     return _grown(nested, parts)
 
@@ -75,7 +76,9 @@ def from_nltk(tree: Any) -> Tree:
 
     def parts(item: Any, node: int) -> tuple[Any, Sequence[Any]]:
         # A leaf is whatever is no nltk.Tree; asking for `label` spares the import of nltk.
-        return (item.label(), list(item)) if callable(getattr(item, "label", None)) else (item, ())
+        if callable(getattr(item, "label", None)):
+            return item.label(), list(item)
+        return _leaf_label(item, node, "from_nltk"), ()
 
     return _grown(tree, parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -43,6 +43,11 @@ class Softmax(AcceptsRagged, keras.layers.Softmax):
         >>> [round(float(y), 3) for y in kb.Softmax()(np.array([[1.0, 2.0, 1.0]]))[0]]
         [0.212, 0.576, 0.212]
     """
+
+    twin_arguments: ClassVar = {
+        "dim": "axis",
+        "units": "It has no weights: put a kb.Vanilla(units, activation=None) in front.",
+    }
 
     def __init__(self, axis: int | list[int] = -1, **kwargs: Any):
         super().__init__(axis=axis, **kwargs)

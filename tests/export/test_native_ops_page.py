@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
+from keras_blocks.export.passes.opset import newest as opsets
+
 from keras_blocks.export.lowerings import registry
-from keras_blocks.export.passes import opsets
 
 PAGE = (Path(__file__).parents[2] / "docs" / "native_ops.md").read_text()
 

@@ -6,17 +6,17 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
-from onnx import TensorProto, helper
-from onnx_runs import Exported, images, random_weights, sequences
-
-import keras_blocks as kb
-from keras_blocks.errors import ExportError
-from keras_blocks.export.passes.opsets import (
+from keras_blocks.export.passes.opset.newest import (
     DEFAULT_OPSET,
     LOWEST_OPSET,
     NEWEST_OPSET,
     lift,
 )
+from onnx import TensorProto, helper
+from onnx_runs import Exported, images, random_weights, sequences
+
+import keras_blocks as kb
+from keras_blocks.errors import ExportError
 
 layers = keras.layers
 # Where files begin to hold other ops, and the ends.
