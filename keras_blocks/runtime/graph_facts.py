@@ -18,9 +18,10 @@ from typing import Any
 from keras_blocks.errors import ModelLoadError
 
 # Numbers of fields in onnx.proto.
-_MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 7, 8, 25
+_MODEL_IR, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 1, 7, 8, 25
 _GRAPH_NODE, _GRAPH_TENSOR = 1, 5
-_TENSOR_OUTSIDE, _ENTRY_KEY, _ENTRY_VALUE = 13, 1, 2
+_TENSOR_DIM, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_OUTSIDE = 1, 2, 8, 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _FUNCTION_NODE = 7
 _NODE_INPUT, _NODE_OP, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
@@ -37,6 +38,7 @@ class GraphFacts:
     Args:
         ops: op -> how many nodes, those of loops and functions included.
         opset: domain -> version.
+        ir_version: int, the version of the format.
         recurrent: there is a GRU or LSTM. onnxruntime (1.32) ends the whole process when one runs
             on a batch of no rows, so that must not happen.
         lengths_unknown: one of them has no `sequence_lens`; a GRU then ends it on no steps too.
@@ -44,6 +46,7 @@ class GraphFacts:
 
     ops: Counter[str] = field(default_factory=Counter)
     opset: dict[str, int] = field(default_factory=dict)
+    ir_version: int = 0
     recurrent: bool = False
     lengths_unknown: bool = False
 
@@ -61,6 +64,8 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
                 _read_nodes(value, _GRAPH_NODE, facts)
             elif number == _MODEL_FUNCTION:
                 _read_nodes(value, _FUNCTION_NODE, facts)
+            elif number == _MODEL_IR:
+                facts.ir_version = value
             elif number == _MODEL_OPSET:
                 opset = dict(_fields(value))
                 domain = _text(opset.get(_OPSET_DOMAIN, b"")) or "ai.onnx"
@@ -70,26 +75,67 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
     return facts
 
 
-def data_files(path: Path) -> list[str]:
-    """The files beside an ONNX file that hold its weights, as far as they lie in its folder."""
-    names: set[str] = set()
-    # What cannot be read here, or lies elsewhere, onnxruntime refuses with its reason.
+@dataclass
+class OutsideWeight:
+    """A weight whose values are in a file beside the graph's.
+
+    Args:
+        name: str, that of the tensor.
+        location: str, the file.
+        offset, length: int, the bytes in it; no length means all to its end.
+        element_type: int, its number in onnx.proto.
+        dims: the sizes of the tensor.
+    """
+
+    name: str = ""
+    location: str = ""
+    offset: int = 0
+    length: int | None = None
+    element_type: int = 0
+    dims: list[int] = field(default_factory=list)
+
+
+def outside_weights(path: Path) -> list[OutsideWeight]:
+    """The weights that an ONNX file keeps in other files."""
+    found: list[OutsideWeight] = []
+    # What cannot be read here, onnxruntime refuses with its reason.
     with contextlib.suppress(IndexError, ValueError, TypeError, OSError):
         for number, value in _fields(_mapped(path)):
             if number == _MODEL_GRAPH:
-                tensors = (tensor for part, tensor in _fields(value) if part == _GRAPH_TENSOR)
-                names.update(name for tensor in tensors for name in _locations(tensor))
-    folder = path.parent.resolve()
-    there = ((name, (folder / name).resolve()) for name in sorted(names))
-    return [name for name, file in there if file.is_relative_to(folder) and file.is_file()]
+                weights = (
+                    _outside_weight(t) for part, t in _fields(value) if part == _GRAPH_TENSOR
+                )
+                found += [weight for weight in weights if weight.location]
+    return found
 
 
-def _locations(tensor: memoryview) -> Iterator[str]:
-    for part, entry in _fields(tensor):
-        if part == _TENSOR_OUTSIDE:
-            parts = dict(_fields(entry))
-            if _text(parts.get(_ENTRY_KEY, b"")) == "location":
-                yield _text(parts.get(_ENTRY_VALUE, b""))
+def _outside_weight(tensor: memoryview) -> OutsideWeight:
+    """A tensor; without a location if its values are in the graph."""
+    weight = OutsideWeight()
+    for part, value in _fields(tensor):
+        if part == _TENSOR_DIM:
+            weight.dims += [value] if isinstance(value, int) else _varints(value)
+        elif part == _TENSOR_TYPE:
+            weight.element_type = value
+        elif part == _TENSOR_NAME:
+            weight.name = _text(value)
+        elif part == _TENSOR_OUTSIDE:
+            entry = {number: _text(text) for number, text in _fields(value)}
+            key, text = entry.get(_ENTRY_KEY), entry.get(_ENTRY_VALUE, "")
+            if key == "location":
+                weight.location = text
+            elif key == "offset":
+                weight.offset = int(text)
+            elif key == "length":
+                weight.length = int(text)
+    return weight
+
+
+def _varints(packed: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
+        yield value
 
 
 def _mapped(path: str | os.PathLike[str]) -> memoryview:

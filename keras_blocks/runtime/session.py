@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from keras_blocks.contract import FlatTensor
 from keras_blocks.contract.dtypes import BFLOAT16, FROM_ONNXRUNTIME
 from keras_blocks.contract.spec import ANY_SHAPE
 from keras_blocks.errors import ModelLoadError, RunError
-from keras_blocks.runtime.graph_facts import data_files
+from keras_blocks.runtime.graph_facts import OutsideWeight, outside_weights
 
 # "/src/reshape.h:47 onnxruntime::Reshape(const TensorShape&) input cannot be ..." : the source
 # line and the C++ signature tell a client nothing.
@@ -36,7 +37,10 @@ class Session:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None):
-        self._session = _load(Path(path), threads)
+        options = _options(threads)
+        # Kept: the graph may read where they lie.
+        self._weights = _give_weights(options, Path(path))
+        self._session = _load(Path(path), options)
         self._options, self._large = _run_options(), _run_options()
         # What a large run took is given back; a small one finds its memory where the last left it.
         self._large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -108,27 +112,68 @@ def _run_options() -> onnxruntime.RunOptions:
     return options
 
 
-def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise ModelLoadError("there is no such file")
+def _options(threads: int | None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, and reported once
     options.intra_op_num_threads = threads or 0
     # Spinning threads steal the cores from the requests that run beside.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
-        # Read, not mapped into memory: whoever writes over these files while the model is served
-        # would change its answers, and end the process where they get shorter.
-        files = [(name, np.fromfile(path.parent / name, "uint8")) for name in data_files(path)]
-        if files:
-            names, arrays = zip(*files, strict=True)
-            options.add_external_initializers_from_files_in_memory(
-                list(names), list(arrays), [array.size for array in arrays]
-            )
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         reason = _plain(error).removeprefix(f"Load model from {path} failed:")
         raise ModelLoadError(reason) from error
+
+
+def _give_weights(options: onnxruntime.SessionOptions, path: Path) -> list[onnxruntime.OrtValue]:
+    """Reads the files of weights, which onnxruntime would map into memory: whoever writes over them
+    while the model is served would change its answers, and end the process where they get shorter.
+
+    Gives what has to live as long as the session.
+    """
+    if not path.is_file():
+        raise ModelLoadError("there is no such file")
+    weights = outside_weights(path)
+    files = {name: _data(path.parent, name) for name in {w.location: w for w in weights}}
+    if not files:
+        return []
+    if hasattr(options, "add_external_initializers_from_files_in_memory"):
+        sizes = [array.size for array in files.values()]
+        options.add_external_initializers_from_files_in_memory(
+            list(files), list(files.values()), sizes
+        )
+        return []
+    # Before onnxruntime 1.24.
+    values = [_value(weight, files[weight.location]) for weight in weights]
+    options.add_external_initializers([weight.name for weight in weights], values)
+    return values
+
+
+def _data(folder: Path, name: str) -> np.ndarray:
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder.resolve()) or not file.is_file():
+        raise ModelLoadError(f"its weights are in the data file '{name}', which is not beside it")
+    try:
+        return np.fromfile(file, "uint8")
+    except (OSError, MemoryError) as error:
+        raise ModelLoadError(f"its data file '{name}' cannot be read: {error}") from error
+
+
+def _value(weight: OutsideWeight, data: np.ndarray) -> onnxruntime.OrtValue:
+    """The value of a weight; its bits count, whatever NumPy calls their type."""
+    end = data.size if weight.length is None else weight.offset + weight.length
+    bits = data[weight.offset : end]
+    elements = math.prod(weight.dims)
+    if bits.size == 0 or end > data.size or bits.size % max(elements, 1):
+        raise ModelLoadError(
+            f"the data file '{weight.location}' is too short for '{weight.name}', or it is empty"
+        )
+    array = bits.view(f"uint{8 * bits.size // elements}").reshape(weight.dims)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, weight.element_type)
 
 
 def _tensor(argument: onnxruntime.NodeArg) -> FlatTensor:
