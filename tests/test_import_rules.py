@@ -100,7 +100,7 @@ OTHERS = {
     "contract.tree_rules": set(),
     "contract": {"numpy"},
     "runtime": {"numpy", "onnxruntime"},
-    **dict.fromkeys(("ragged", "recurrent", "windows", "nonlinearities"), LAYERS),
+    **dict.fromkeys(("ragged", "rows", "recurrent", "windows", "nonlinearities"), LAYERS),
     **dict.fromkeys(("units", "mechanisms"), LAYERS),
     "trees": LAYERS | {"nltk"},
     "export": LAYERS | {"onnx", "onnxruntime", "rich", "tf2onnx"},
