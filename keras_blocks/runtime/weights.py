@@ -16,7 +16,7 @@ from keras_blocks.runtime.external_data import data_files, fields, mapped, text,
 
 # Numbers of fields in onnx.proto.
 _MODEL_GRAPH, _GRAPH_TENSOR = 7, 5
-_TENSOR_DIM, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_ENTRY = 1, 2, 8, 13
+_TENSOR_DIM, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_ENTRY, _TENSOR_IS_OUTSIDE = 1, 2, 8, 13, 14
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
@@ -80,7 +80,7 @@ def outside_weights(path: Path) -> Iterator[OutsideWeight]:
 
 def _outside(tensor: memoryview) -> OutsideWeight:
     """A tensor; without a location if its values are in the graph."""
-    weight = OutsideWeight()
+    weight, is_outside = OutsideWeight(), False
     for part, value in fields(tensor):
         if part == _TENSOR_DIM:
             weight.dims += [value] if isinstance(value, int) else varints(value)
@@ -88,6 +88,8 @@ def _outside(tensor: memoryview) -> OutsideWeight:
             weight.element_type = value
         elif part == _TENSOR_NAME:
             weight.name = text(value)
+        elif part == _TENSOR_IS_OUTSIDE:
+            is_outside = value == 1
         elif part == _TENSOR_ENTRY:
             entry = {number: text(content) for number, content in fields(value)}
             key, content = entry.get(_ENTRY_KEY), entry.get(_ENTRY_VALUE, "")
@@ -97,7 +99,7 @@ def _outside(tensor: memoryview) -> OutsideWeight:
                 weight.offset = int(content)
             elif key == "length":
                 weight.length = int(content)
-    return weight
+    return weight if is_outside else OutsideWeight()
 
 
 def _read(file: Path, name: str) -> np.ndarray:
