@@ -46,7 +46,8 @@ ROOMS = [
     ["copying", "refusals"],
     ["ragged"],
     ["rows"],
-    ["recurrent", "windows"],
+    ["windows"],
+    ["recurrent"],
     ["nonlinearities", "units", "mechanisms"],
     ["trees"],
     # Keras models to ONNX.

@@ -11,13 +11,13 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras_blocks.export.passes.opset.newest import DEFAULT_OPSET
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.onnx_io.external_data import Apart
+from keras_blocks.export.passes.opset.newest import NEWEST_OPSET
 from keras_blocks.export.signature.signature import Signature, trace
 from keras_blocks.export.tracing.call_overrides import overridden_calls
 from keras_blocks.export.tracing.file_dtypes import computes_in, in_file_dtype, widen
@@ -74,7 +74,7 @@ def weights_apart(model: keras.Model) -> list[keras.Variable]:
 def capture(
     model: keras.Model,
     signature: Signature,
-    opset: int = DEFAULT_OPSET,
+    opset: int = NEWEST_OPSET,
     apart: Sequence[keras.Variable] = (),
 ) -> Captured:
     """The frozen graph of a model's inference, with stand-ins where a native ONNX op serves.

@@ -10,11 +10,6 @@ from typing import Any
 import keras
 import onnx
 import tensorflow as tf
-from keras_blocks.export.passes.opset.newest import (
-    DEFAULT_OPSET,
-    NEWEST_DIRECT_OPSET,
-    checked_opset,
-)
 from tf2onnx import optimizer, tf_loader, tfonnx
 from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
@@ -24,6 +19,7 @@ from keras_blocks.export.conversion.lookup_tables import replace_lookups
 from keras_blocks.export.lowerings import converters
 from keras_blocks.export.onnx_io.external_data import Apart
 from keras_blocks.export.passes.finish import finish
+from keras_blocks.export.passes.opset.newest import NEWEST_OPSET, checked_opset, direct_opset
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.tracing.call_overrides import one_at_a_time
 from keras_blocks.export.tracing.stand_ins import STAND_IN_OP, stand_in_handler
@@ -64,7 +60,7 @@ class _Transposes(TransposeOptimizer):
 def to_onnx(
     model: keras.Model,
     signature: Signature,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
     apart: Apart | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of a Keras model.
@@ -72,19 +68,20 @@ def to_onnx(
     Args:
         model: the Keras model.
         signature: its signature.
-        opset: int, the version of the ONNX operators.
+        opset: int, the version of the ONNX operators; None takes the lowest, 17 at least, with
+            which the graph is what it would be at the newest.
         apart: takes the weights of a model that is too large for one message; without it such a
             model is refused.
 
     Raises:
         ExportError: the model has no ONNX form; with the reason.
     """
-    checked_opset(opset)
+    newest = NEWEST_OPSET if opset is None else checked_opset(opset)
     values = {} if apart is None else apart
     with one_at_a_time:
         large = [] if apart is None else weights_apart(model)
-        captured = capture(model, signature, opset, large)
-        converted = _run_tf2onnx(captured, model.name, min(opset, NEWEST_DIRECT_OPSET))
+        captured = capture(model, signature, newest, large)
+        converted = _run_tf2onnx(captured, model.name, direct_opset(newest))
     values |= captured.apart
     return finish(
         converted,

@@ -186,16 +186,41 @@ class ParityReport(JsonReport):
 
 
 @dataclass(frozen=True)
+class Price:
+    """What a chosen opset costs because it lacks an op.
+
+    Args:
+        nodes: int, of the file.
+        fewest: int, the nodes at the opset that the export chooses by itself.
+        opset_version: int, that opset.
+        loads_in: str, the runtimes that load a file of it.
+    """
+
+    nodes: int
+    fewest: int
+    opset_version: int
+    loads_in: str
+
+    def __str__(self) -> str:
+        return (
+            f"the chosen opset costs {self.nodes} nodes for {self.fewest}: opset "
+            f"{self.opset_version}, the default here, loads in {self.loads_in}"
+        )
+
+
+@dataclass(frozen=True)
 class ExportResult(JsonReport):
     """What `export_onnx` made.
 
     Args:
         filepath: str, the ONNX file.
         contract: its inputs and outputs.
-        opset_version: int.
+        opset_version: int, the version of the ONNX operators.
         op_counts: how many nodes of each ONNX op it has, those in loops included.
         size_bytes: int.
         parity: the proof, or None if none was asked for.
+        loads_in: str, the runtimes that load the file, by its versions of opset and format.
+        price: what the chosen opset costs, or None.
     """
 
     filepath: str
@@ -204,6 +229,8 @@ class ExportResult(JsonReport):
     op_counts: dict[str, int]
     size_bytes: int
     parity: ParityReport | None = None
+    loads_in: str = "unknown runtimes"
+    price: Price | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in JSON's types."""
@@ -222,6 +249,8 @@ class ExportResult(JsonReport):
         parts: list[Any] = [
             f"{self.filepath}: {size_text(self.size_bytes)}, opset {self.opset_version}, "
             f"{nodes} nodes",
+            f"loads in {self.loads_in}",
+            *([str(self.price)] if self.price else []),
             signature_table(self.contract),
             "ops: " + ", ".join(f"{op} {count}" for op, count in ordered),
             self.parity.brief() if self.parity else "not proven: the proof was switched off",

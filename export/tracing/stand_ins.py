@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
-from keras_blocks.export.passes.opset.newest import DEFAULT_OPSET
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.passes.opset.newest import NEWEST_OPSET
 
 STAND_IN_OP = "PyFunc"
 EMPTY = ""
@@ -44,7 +44,7 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def stand_ins(opset: int = DEFAULT_OPSET) -> Any:
+def stand_ins(opset: int = NEWEST_OPSET) -> Any:
     """Within the context, `onnx_node` works; gives the table from tokens to nodes."""
     table = _Table(opset)
     _open_tables.append(table)
@@ -56,7 +56,7 @@ def stand_ins(opset: int = DEFAULT_OPSET) -> Any:
 
 def target_opset() -> int:
     """The opset of the file that is being made: a lowering may need an op that came late."""
-    return _open_tables[-1].opset if _open_tables else DEFAULT_OPSET
+    return _open_tables[-1].opset if _open_tables else NEWEST_OPSET
 
 
 def onnx_node(

@@ -101,6 +101,7 @@ def show_inspection(facts: Mapping[str, Any], console: Console | None = None) ->
     opset = ", ".join(f"{domain} {version}" for domain, version in facts["opset"].items())
     nodes = sum(facts["ops"].values())
     _say(console, f"{facts['file']}: {facts['bytes']:,} bytes, {nodes} nodes, opset {opset}")
+    _say(console, f"loads in {facts['loads_in']}")
     for line in (_proof_text(facts["proof"]), *map(_change_text, facts["changes"])):
         _say(console, line)
     source = "written by the export" if facts["contract"] == "metadata" else "read off the graph"

@@ -35,7 +35,9 @@ class RaggedRNN(AcceptsRagged, keras.layers.RNN):
         super().build(sequences_shape, initial_state_shape)
         self.features = sequences_shape[-1]
 
-    def compute_output_spec(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+    def compute_output_spec(  # type: ignore[override]  # Keras passes it by the name in `call`
+        self, sequences: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """The symbolic outputs, the first one ragged where the input is."""
         check_features(self, self.features, sequences.shape)
         return super().compute_output_spec(sequences, *args, **kwargs)

@@ -86,6 +86,14 @@ def text(value: memoryview | bytes) -> str:
     return bytes(value).decode()
 
 
+def varints(packed: memoryview) -> Iterator[int]:
+    """The numbers of a packed field."""
+    position = 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
+        yield value
+
+
 def _tensors(message: memoryview, kind: str) -> Iterator[memoryview]:
     for number, value in fields(message):
         inner = _ON_THE_WAY[kind].get(number)

@@ -15,7 +15,7 @@ from keras_blocks.contract import FlatTensor
 from keras_blocks.contract.dtypes import BFLOAT16, FROM_ONNXRUNTIME
 from keras_blocks.contract.spec import ANY_SHAPE
 from keras_blocks.errors import ModelLoadError, RunError
-from keras_blocks.runtime.external_data import data_files
+from keras_blocks.runtime.weights import give_weights
 
 # "/src/reshape.h:47 onnxruntime::Reshape(const TensorShape&) input cannot be ..." : the source
 # line and the C++ signature tell a client nothing.
@@ -37,7 +37,12 @@ class Session:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None):
-        self._session = _load(Path(path), threads)
+        if not Path(path).is_file():
+            raise ModelLoadError("there is no such file")
+        options = _options(threads)
+        # Kept: the graph may read where they lie.
+        self._weights = give_weights(options, Path(path))
+        self._session = _load(Path(path), options)
         self._options, self._large = _run_options(), _run_options()
         # What a large run took is given back; a small one finds its memory where the last left it.
         self._large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -129,21 +134,15 @@ def open_session(
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise ModelLoadError("there is no such file")
+def _options(threads: int | None) -> onnxruntime.SessionOptions:
     options = session_options(threads)
     # Spinning threads steal the cores from the requests that run beside.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
-        # Read, not mapped into memory: whoever writes over these files while the model is served
-        # would change its answers, and end the process where they get shorter.
-        files = [(name, np.fromfile(path.parent / name, "uint8")) for name in data_files(path)]
-        if files:
-            names, arrays = zip(*files, strict=True)
-            options.add_external_initializers_from_files_in_memory(
-                list(names), list(arrays), [array.size for array in arrays]
-            )
         return open_session(path, options)
     except Exception as error:  # onnxruntime's errors share no base class
         reason = _plain(error).removeprefix(f"Load model from {path} failed:")

@@ -6,11 +6,11 @@ import ast
 import operator
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_blocks.errors import TreeError
-from keras_blocks.trees.tree import Tree, _leaf_label
+from keras_blocks.trees.tree import Tree
 
 _BRACKETS = {
     "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}",
@@ -199,3 +199,25 @@ def _grown(root: Any, parts: Callable[[Any, int], tuple[Any, Sequence[Any]]]) ->
         labels.append(label)
         parents.append(parent)
     return Tree(tuple(labels), tuple(parents))
+
+
+def _leaf_label(item: Any, node: int, reader: str) -> Any:
+    """The item itself, if it can be a label; what has parts of its own would lose them."""
+    if isinstance(item, str | bytes) or hasattr(item, "dtype"):  # vectors are labels too
+        return item
+    if callable(getattr(item, "label", None)):
+        kind = "nltk"
+    elif isinstance(item, Mapping):
+        kind = "dict"
+    elif isinstance(item, ast.AST):
+        kind = "ast"
+    elif hasattr(item, "tag"):
+        kind = "xml"
+    elif hasattr(item, "__iter__") or any(hasattr(item, name) for name in _CHILDREN):
+        kind = "any"
+    else:
+        return item
+    raise TreeError(
+        f"{reader}: node {node} of tree 0 is {_short(item)} (of type {type(item).__name__}), which "
+        f"has children or keys of its own and is no label. {_READERS[kind]}"
+    )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from keras_blocks.contract.tree_rules import UNEQUAL_ROWS, validate
 from keras_blocks.errors import TreeError
-from keras_blocks.trees.parsing import _short
 
 
 @dataclass(frozen=True)
@@ -54,28 +52,6 @@ _READERS = {
     "nltk": "Use trees.from_nltk.",
     "any": "Write it as nested lists first: [label, child, ...].",
 }
-
-
-def _leaf_label(item: Any, node: int, reader: str) -> Any:
-    """The item itself, if it can be a label; what has parts of its own would lose them."""
-    if isinstance(item, str | bytes) or hasattr(item, "dtype"):  # vectors are labels too
-        return item
-    if callable(getattr(item, "label", None)):
-        kind = "nltk"
-    elif isinstance(item, Mapping):
-        kind = "dict"
-    elif isinstance(item, ast.AST):
-        kind = "ast"
-    elif hasattr(item, "tag"):
-        kind = "xml"
-    elif hasattr(item, "__iter__") or any(hasattr(item, name) for name in _CHILDREN):
-        kind = "any"
-    else:
-        return item
-    raise TreeError(
-        f"{reader}: node {node} of tree 0 is {_short(item)} (of type {type(item).__name__}), which "
-        f"has children or keys of its own and is no label. {_READERS[kind]}"
-    )
 
 
 class Vocabulary:

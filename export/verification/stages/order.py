@@ -12,13 +12,11 @@ from keras_blocks.contract.sampling.samples import Sample, draw_samples
 from keras_blocks.contract.sampling.values import GIVE_INPUTS
 from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
+from keras_blocks.export.passes.opset.newest import opset_of
 from keras_blocks.export.progress import Bars
 from keras_blocks.export.results.checks import Difference, LayerCheck
 from keras_blocks.export.verification.comparisons import VerificationRun
-from keras_blocks.export.verification.diagnosis.first_difference import (
-    find_first_difference,
-    opset_of,
-)
+from keras_blocks.export.verification.diagnosis.first_difference import find_first_difference
 from keras_blocks.export.verification.diagnosis.layer_errors import OpenModel
 from keras_blocks.export.verification.effort import Level
 from keras_blocks.export.verification.stages.races import find_racing_node, race_on, run_scatters
