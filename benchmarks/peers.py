@@ -198,8 +198,8 @@ def ragged_pairs() -> list[Pair]:
         ),
         "MultiHeadAttention": (lambda: attention(True), lambda: attention(False)),
         "MultiHeadAttention causal": (
-            lambda: attention(True, True),
-            lambda: attention(False, True),
+            lambda: attention(True, causal=True),
+            lambda: attention(False, causal=True),
         ),
         "Positions, Add, Map": (lambda: positions(True), lambda: positions(False)),
     }

@@ -105,7 +105,8 @@ class Map(AcceptsRagged, Lifting):
         outputs = self.layer(steps)
         # The gradient of an index copies, that of a slice does not.
         sizes = [count, *(-1 for _ in outputs.shape[1:])]
-        return tf.slice(outputs, [0 for _ in sizes], sizes)
+        kept = tf.slice(outputs, [0 for _ in sizes], sizes)
+        return tf.ensure_shape(kept, [None, *outputs.shape[1:]])
 
     def _step_shape(self, input_shape: Any) -> Shape:
         if len(input_shape) < 2:

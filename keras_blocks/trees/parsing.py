@@ -12,6 +12,15 @@ from typing import Any
 from keras_blocks.errors import TreeError
 from keras_blocks.trees.tree import Tree
 
+_CHILDREN = ("children", "childNodes", "getchildren", "keys", "subtrees")
+_READERS = {
+    "dict": "Write it as nested lists first: [key, child, ...].",
+    "xml": "Write the element as nested lists first: [element.tag, child, ...].",
+    "ast": "Use trees.from_ast.",
+    "nltk": "Use trees.from_nltk.",
+    "any": "Write it as nested lists first: [label, child, ...].",
+}
+
 _BRACKETS = {
     "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}",
 }  # fmt: skip

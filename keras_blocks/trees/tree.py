@@ -44,16 +44,6 @@ class Tree:
         return children
 
 
-_CHILDREN = ("children", "childNodes", "getchildren", "keys", "subtrees")
-_READERS = {
-    "dict": "Write it as nested lists first: [key, child, ...].",
-    "xml": "Write the element as nested lists first: [element.tag, child, ...].",
-    "ast": "Use trees.from_ast.",
-    "nltk": "Use trees.from_nltk.",
-    "any": "Write it as nested lists first: [label, child, ...].",
-}
-
-
 class Vocabulary:
     """Numbers the labels of trees from 1; 0 is any label that is not in it.
 

@@ -105,17 +105,17 @@ class MultiHeadAttention(AcceptsRagged, keras.layers.MultiHeadAttention):
             if mask is not None:
                 mask = tf.cast(mask, tf.bool)[:, tf.newaxis, :]
                 attention_mask = _intersect(attention_mask, mask)
-        rows = [x if is_ragged(x) else from_dense(x) for x in (query, value, key)]
-        _check_rows(*rows)
+        rows, values, keys = (x if is_ragged(x) else from_dense(x) for x in (query, value, key))
+        _check_rows(rows, values, keys if key is not value else values)
 
-        result = self._attend_rows(*rows, attention_mask, training, use_causal_mask)
+        result = self._attend_rows(rows, values, keys, attention_mask, training, use_causal_mask)
         if is_ragged(query):
-            return rows[0].with_values(result)
+            return rows.with_values(result)
         inner = result.shape[1:]
         result = tf.reshape(result, tf.concat([tf.shape(query)[:2], tf.shape(result)[1:]], axis=0))
         return tf.ensure_shape(result, [*query.shape[:2], *inner])
 
-    def compute_output_spec(
+    def compute_output_spec(  # type: ignore[override]
         self,
         query: Any,
         value: Any,

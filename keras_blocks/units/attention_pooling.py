@@ -116,13 +116,9 @@ class AttentionPooling(AcceptsRagged, keras.layers.Layer):
         """Weighs the steps and adds them up."""
         if is_ragged(inputs):
             scores = map_values(self._scores, inputs)
-            weights = softmax_rows(scores)
-            pooled = call_by_rows(
-                [map_values(lambda x: tf.concat([weights.values, x], axis=1), inputs)],
-                lambda x: _weighted_sum(x[..., :1], x[..., 1:]),
-                lambda x: sum_rows(map_values(lambda v: v[:, :1] * v[:, 1:], x)),
-            )
-            weights = map_values(lambda a: tf.squeeze(a, 1), weights)
+            pooled = call_by_rows([scores, inputs], _pool_equal_rows, _pool_rows)
+            if return_attention_scores:
+                weights = map_values(lambda a: tf.squeeze(a, 1), softmax_rows(scores))
         else:
             weights = self._dense_weights(self._scores(inputs), mask)
             pooled = _weighted_sum(weights, inputs)
@@ -191,3 +187,11 @@ def _weighted_sum(weights: Any, x: Any) -> Any:
     """(batch, time, 1) and (batch, time, features) -> (batch, features)."""
     product = keras.ops.matmul(keras.ops.transpose(weights, (0, 2, 1)), x)
     return keras.ops.squeeze(product, 1)
+
+
+def _pool_equal_rows(scores: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    return _weighted_sum(tf.nn.softmax(scores, axis=1), x)
+
+
+def _pool_rows(scores: tf.RaggedTensor, x: tf.RaggedTensor) -> tf.Tensor:
+    return sum_rows(x.with_values(softmax_rows(scores).values * x.values))
