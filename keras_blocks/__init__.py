@@ -7,6 +7,7 @@ The names below load on first use (PEP 562), so that `import keras_blocks` and
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution
+    from keras_blocks.mechanisms.generation import Generation
     from keras_blocks.mechanisms.recurrence import Recurrence
     from keras_blocks.mechanisms.stacked import Stacked
     from keras_blocks.mechanisms.trees.cells.base import TreeCell
@@ -48,6 +50,7 @@ _HOMES = {
     "Stacked": "mechanisms.stacked",
     "Convolution": "mechanisms.convolution",
     "Recurrence": "mechanisms.recurrence",
+    "Generation": "mechanisms.generation",
     "TreeRecursive": "mechanisms.trees.tree_recursive",
     "TreeCell": "mechanisms.trees.cells.base",
     "ChildSumTreeLSTMCell": "mechanisms.trees.cells.lstm",
@@ -64,6 +67,7 @@ __all__ = [
     "Convolution",
     "Embedding",
     "GRUCell",
+    "Generation",
     "KerasBlocksError",
     "LSTMCell",
     "MaxPooling",
@@ -95,6 +99,7 @@ def __dir__() -> list[str]:
 
 def _register_with_keras() -> None:
     with contextlib.suppress(KerasBlocksError):
+        importlib.import_module(f"{__name__}.ragged_losses")
         for name in _HOMES:
             __getattr__(name)
 
