@@ -69,6 +69,7 @@ bench: setup  ## the benchmarks; tables and plots go to benchmarks/results
 	$(BIN)/python benchmarks/blocks.py
 	$(BIN)/python benchmarks/trees.py
 	$(BIN)/python benchmarks/export_speed.py
+	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/serving.py
 
 conformance: setup  ## every layer case of Keras's own tests, exported and compared

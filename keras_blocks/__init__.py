@@ -7,6 +7,7 @@ The names below load on first use (PEP 562), so that `import keras_blocks` and
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from keras_blocks.lazy import member
 
 if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution
+    from keras_blocks.mechanisms.generation import Generation
     from keras_blocks.mechanisms.map import Map
     from keras_blocks.mechanisms.recurrence import Recurrence
     from keras_blocks.mechanisms.stacked import Stacked
@@ -86,6 +88,7 @@ _HOMES = {
     "Map": "mechanisms.map",
     "Convolution": "mechanisms.convolution",
     "Recurrence": "mechanisms.recurrence",
+    "Generation": "mechanisms.generation",
     "TreeRecursive": "mechanisms.trees.tree_recursive",
     "TreeCell": "mechanisms.trees.cells.base",
     "ChildSumTreeLSTMCell": "mechanisms.trees.cells.lstm",
@@ -106,6 +109,7 @@ __all__ = [
     "Convolution",
     "Embedding",
     "GRUCell",
+    "Generation",
     "GlobalAveragePooling",
     "GlobalMaxPooling",
     "GlobalSumPooling",
@@ -151,6 +155,7 @@ def __dir__() -> list[str]:
 
 def _register_with_keras() -> None:
     with contextlib.suppress(KerasBlocksError):
+        importlib.import_module(f"{__name__}.ragged_losses")
         for name in _HOMES:
             __getattr__(name)
 
