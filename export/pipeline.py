@@ -58,7 +58,8 @@ def export_onnx(
             `tf.saved_model.save` wrote.
         filepath: str, where the file goes; `.onnx` by custom. Missing folders are made.
         opset_version: int, the version of the ONNX operators, 15 or more; None takes the default.
-        input_signature: for a subclassed model that has never been called: a list with a
+        input_signature: for a subclassed model that has never been called; one that was, since this
+            was imported, is exported with all arguments of its last call. A list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
             each positional argument.
         external_data: bool, whether the weights go into a file of their own, `filepath` and

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras_blocks.export.verification.accepted_values import with_accepted_ranges
 
 from keras_blocks.contract import Contract, Dim, TensorSpec
 from keras_blocks.contract.sampling.plans import dense
@@ -32,7 +33,7 @@ def proven_signature(model: keras.Model, input_signature: Any = None) -> Signatu
 
     What layers mask of an input is a candidate, and a mask that is an input itself, of booleans.
     """
-    signature = signature_of(model, input_signature)
+    signature = with_accepted_ranges(model, signature_of(model, input_signature))
     contract = _candidates(signature.contract)
     if all(spec.padding is None for spec in contract.inputs):
         return replace(signature, contract=contract)

@@ -14,6 +14,7 @@ from keras_blocks.contract.array_files import read_arrays
 from keras_blocks.contract.rows import join_rows
 from keras_blocks.contract.values import to_array
 from keras_blocks.errors import ContractError
+from keras_blocks.export.files.file_inputs import as_dtype
 
 Feed = dict[str, np.ndarray]
 """The flat inputs of one run, by name."""
@@ -113,7 +114,13 @@ def _flat(spec: TensorSpec, batch: Mapping[str, Any], argument: str) -> Iterator
             value = value.reshape(0, *(d if isinstance(d, int) else 1 for d in spec.shape[1:]))
             value = value.astype(spec.dtype)
     yield spec.name, _array(spec, getattr(value, "values", value), argument)
-    splits = np.asarray(splits).astype(ROW_SPLITS_DTYPE)
+    splits = np.asarray(splits)
+    if splits.dtype.kind not in "iu" and splits.size:
+        raise ContractError(
+            f"{argument}: '{spec.row_splits_name}' has dtype {splits.dtype}, integers expected",
+            spec.name,
+        )
+    splits = as_dtype(splits, np.dtype(ROW_SPLITS_DTYPE), spec.row_splits_name, argument)
     steps = np.diff(splits) if splits.ndim == 1 else np.array([-1])
     if not splits.size or splits[0] != 0 or (steps < 0).any():
         raise ContractError(
@@ -146,7 +153,7 @@ def _array(spec: TensorSpec, value: Any, argument: str) -> np.ndarray:
             f"[{', '.join(map(str, spec.shape))}] expected",
             spec.name,
         )
-    return array.astype(wanted)
+    return as_dtype(array, wanted, spec.name, argument)
 
 
 def _check_sizes(contract: Contract, feed: Feed, argument: str) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import onnx
+from keras_blocks.export.verification.data_sizes import run_data_sizes
+from keras_blocks.export.verification.integer_edges import run_integer_edges
+from keras_blocks.export.verification.not_numbers import run_not_numbers
 
 from keras_blocks.contract.sampling.plans import LARGER_PLANS, Plan, dense, moved_plans, plans_of
 from keras_blocks.contract.sampling.samples import Sample, draw_samples
@@ -100,6 +103,13 @@ class Verification:
         level = self.level
         stages = (
             ("larger inputs for tiny outputs", are_tiny(self.proof), self._tiny_outputs),
+            ("integers to the ends of their type", drawn, self._integer_edges),
+            (
+                "branches and sizes that the data decides",
+                True,
+                lambda: self._data_sizes(drawn),
+            ),
+            ("NaN and infinities", level.matters, self._not_numbers),
             ("other values in each input", drawn and level.matters, self._other_inputs),
             ("the longest and the shortest size", drawn and level.longest, self._boundaries),
             ("batches without rows", drawn and level.empty, self._nothing),
@@ -171,6 +181,18 @@ class Verification:
         self.bars.doing("changing one input after the other")
         idle = run_with_other_inputs(self.proof, self.onnx, self.contract, self.seed)
         self._blind = len(idle) == len(self.contract.inputs)
+
+    def _integer_edges(self) -> None:
+        self.bars.doing("trying the ends of the integers")
+        run_integer_edges(self.proof, self.onnx, self.seed)
+
+    def _data_sizes(self, drawn: bool) -> None:
+        self.bars.doing("looking for branches and sizes that the data decides")
+        run_data_sizes(self.proof, self.filepath, self._file, self.onnx, drawn)
+
+    def _not_numbers(self) -> None:
+        self.bars.doing("trying NaN and infinities")
+        run_not_numbers(self.proof, self.onnx)
 
     def _boundaries(self) -> None:
         self.bars.doing("looking for the longest inputs")

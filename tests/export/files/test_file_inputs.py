@@ -121,6 +121,21 @@ def test_an_npz_file_holds_an_array_for_each_input(tmp_path):
         (DENSE, np.array([["a", "b", "c"]]), "input 'x' has dtype <U1, float32 expected"),
         (DENSE, {"x": [[1, 2, 3], [4]]}, "rows of unequal length, and is not ragged"),
         (PAIR, {"ids": [[1.5]], "mask": [[True]]}, "'ids' has dtype float64, int32 expected"),
+        (
+            PAIR,
+            {"ids": np.array([[0, 4294967301]]), "mask": [[True, True]]},
+            r"'ids' is 4294967301 at \[0, 1\], outside the range of int32",
+        ),
+        (
+            DENSE,
+            np.array([[0, 1e39, 2]]),
+            r"'x' is 1e\+39 at \[0, 1\], outside the range of float32",
+        ),
+        (
+            RAGGED,
+            {"tokens": [1], "tokens.row_splits": [0.0, 1.5], "vectors": [[[1.0, 2.0]]]},
+            "'tokens.row_splits' has dtype float64, integers expected",
+        ),
         (PAIR, {"ids": [[1]]}, "input 'mask' is missing; got ids"),
         (PAIR, np.zeros((1, 1)), "with the inputs ids, mask expected, got ndarray"),
         (PAIR, {"ids": [[1, 2]], "mask": [[True]]}, "dim 'time' is 2 in input 'ids' and 1"),
@@ -145,6 +160,17 @@ def test_an_npz_file_holds_an_array_for_each_input(tmp_path):
 def test_data_that_does_not_fit_is_refused(contract, data, message):
     with pytest.raises(ContractError, match=message):
         as_feeds(contract, data, "calibration")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+def test_integers_at_the_edges_of_their_type_come_through_and_none_beyond(dtype):
+    contract = Contract((TensorSpec("x", dtype, ("batch",)),), ())
+    info = np.iinfo(dtype)
+    (feed,) = as_feeds(contract, np.array([info.min, info.max], dtype), "inputs")
+    assert feed["x"].tolist() == [info.min, info.max]
+    wrong = np.array([info.max + 1], "uint64") if info.max < 2**64 - 1 else np.array([-1])
+    with pytest.raises(ContractError, match=f"outside the range of {dtype}"):
+        as_feeds(contract, wrong, "inputs")
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):
