@@ -24,9 +24,9 @@ from keras_blocks.export.passes.opset.newest import (
 )
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.report import ExportResult, Price
-from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.tracing.file_dtypes import computes_in
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
+from keras_blocks.export.verification.padding import proven_signature
 from keras_blocks.export.verification.parity import verify_file
 from keras_blocks.runtime.external_data import count_bytes
 from keras_blocks.runtime.releases import loads_in
@@ -64,7 +64,8 @@ def export_onnx(
         opset_version: int, the version of the ONNX operators, 15 or more. None takes the lowest, 17
             at least, with which the file is as small and as fast as with the newest, so that as
             many runtimes as possible load it. Below it the result's `price` says what it costs.
-        input_signature: for a subclassed model that has never been called: a list with a
+        input_signature: for a subclassed model that has never been called; one that was, since this
+            was imported, is exported with all arguments of its last call. A list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
             each positional argument.
         external_data: bool, whether the weights go into a file of their own, `filepath` and

@@ -43,7 +43,7 @@ ROOMS = [
     ["contract.spec", "contract.tree_rules"],
     ["contract"],
     ["runtime"],
-    ["copying", "refusals"],
+    ["copying", "refusals", "size_sums"],
     ["ragged"],
     ["ragged_losses"],
     ["rows"],
@@ -103,7 +103,9 @@ OTHERS = {
     "contract.tree_rules": set(),
     "contract": {"numpy"},
     "runtime": {"numpy", "onnxruntime"},
-    **dict.fromkeys(("copying", "refusals", "ragged", "ragged_losses", "rows"), LAYERS),
+    **dict.fromkeys(
+        ("copying", "refusals", "size_sums", "ragged", "ragged_losses", "rows"), LAYERS
+    ),
     **dict.fromkeys(("recurrent", "windows", "nonlinearities"), LAYERS),
     **dict.fromkeys(("units", "mechanisms"), LAYERS),
     "trees": LAYERS | {"nltk"},

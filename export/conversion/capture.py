@@ -98,7 +98,7 @@ def capture(
         # Layers that count their draws or keep a state would write to a weight, which is to be a
         # constant; what they write here ends with the scope.
         with keras.StatelessScope(list(zip(apart, flat[given:], strict=True))):
-            outputs = model(*signature.arguments(flat[:given]), training=False)
+            outputs = signature.apply(model, flat[:given])
         # Identities give every output a tensor of its own, even one that is also an input.
         return [tf.identity(part) for part in signature.unpack(outputs)]
 

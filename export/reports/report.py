@@ -42,6 +42,9 @@ class ParityReport(JsonReport):
         time_budget: float, the seconds that it was given, or None.
         left_out: the samples for which there was no time, in words.
         notes: what is no difference, and worth knowing.
+        not_numbers: how NaN and infinities in the inputs come out in the file, where Keras gives
+            something else; it is no difference on numbers.
+        sides: of each branch and size that the data decides, the sides that ran.
         layers: the errors of the layers, in the order of computation, where they were measured.
         tolerance: str, what is allowed, and why.
         versions: of the packages that took part.
@@ -59,6 +62,8 @@ class ParityReport(JsonReport):
     time_budget: float | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    not_numbers: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
     layers: tuple[LayerCheck, ...] = ()
     tolerance: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -125,6 +130,7 @@ class ParityReport(JsonReport):
             "seed": self.seed,
             "max_error": finite(float(f"{self.max_error:.2g}")),
             "versions": self.versions,
+            **({"not_numbers": list(self.not_numbers)} if self.not_numbers else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,7 +166,8 @@ class ParityReport(JsonReport):
                 f"left out, for the time budget of {self.time_budget:g} s was spent: "
                 f"{'; '.join(self.left_out)}"
             )
-        texts += [f"note: {note}" for note in self.notes]
+        texts += [f"note: {note}" for note in (*self.notes, *self.not_numbers)]
+        texts += [f"decided by the data: {side}" for side in self.sides]
         if self.checks and self.tolerance:
             texts.append(f"allowed: {self.tolerance}")
         return texts

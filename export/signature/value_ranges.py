@@ -103,7 +103,7 @@ class InputUsage:
         position = {tensor.name: index for index, tensor in enumerate(inputs)}
         found: dict[int, ValueRange] = {}
         for tensor, input_dim in self.ids:
-            index = position.get(_origin(tensor))
+            index = position.get(origin_of(tensor))
             if index is not None:
                 known = found.get(index, ValueRange())
                 last = _least(known.maximum, input_dim - 1)
@@ -111,7 +111,7 @@ class InputUsage:
         for layer, tensors in self.trees:
             _add_tree(found, position, layer, tensors)
         for tensor, value in () if self.mask_is_dropped else self.masked:
-            index = position.get(_origin(tensor))
+            index = position.get(origin_of(tensor))
             if index is not None:
                 found[index] = replace(found.get(index, ValueRange()), padding=value)
         for index, tensor in enumerate(inputs):
@@ -169,10 +169,10 @@ def _add_tree(
 ) -> None:
     """Adds what one layer asks of its inputs to what others do."""
     features, parents, *edges = tensors
-    index = position.get(_origin(parents.values))
+    index = position.get(origin_of(parents.values))
     if index is None:
         return
-    rows = position.get(_origin(features.row_splits))
+    rows = position.get(origin_of(features.row_splits))
     of_rows = None if rows is None else rows - 1
     on_leaves = layer.features_on == "leaves"
     known = found.get(index, ValueRange())
@@ -187,7 +187,7 @@ def _add_tree(
     if on_leaves and of_rows is not None and of_rows != index:
         found[of_rows] = replace(found.get(of_rows, ValueRange()), leaves_of=index)
     if edges:
-        _add_edges(found, position.get(_origin(edges[0].values)), index, layer)
+        _add_edges(found, position.get(origin_of(edges[0].values)), index, layer)
 
 
 def _add_edges(
@@ -221,7 +221,7 @@ def _before(call: Call, note: Callable[[Any], None]) -> Call:
     return noted
 
 
-def _origin(tensor: tf.Tensor) -> str:
+def origin_of(tensor: tf.Tensor) -> str:
     """The name of the tensor that the elements come from."""
     while tensor.op.type in _HANDS_ON:
         tensor = tensor.op.inputs[0]

@@ -7,14 +7,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_blocks.copying import restore_layers, store_layers
 from keras_blocks.mechanisms.lifting import (
     PACKAGE,
     build_layer,
     check_layer,
-    count_lift,
     output_shape,
-    restore_layer,
-    store_layer,
 )
 from keras_blocks.mechanisms.step_cell import StepCell
 from keras_blocks.mechanisms.symbol_choice import best, draw, score_of, uniform_numbers
@@ -116,8 +114,6 @@ class Generation(keras.layers.Layer):
         if not hasattr(step, "state_size"):
             step = StepCell(check_layer(step, "Generation", "step"), name="step")
         self.step = step
-        for layer in (self.embedding, self.scores, self.step):
-            count_lift(layer)
         # Its output is ragged, and its loop ends when all rows have.
         self.supports_jit = False
 
@@ -320,7 +316,7 @@ class Generation(keras.layers.Layer):
         """The arguments, the three layers serialised among them."""
         step = self.step.layer if isinstance(self.step, StepCell) else self.step
         layers = {"step": step, "embedding": self.embedding, "scores": self.scores}
-        layers = {name: store_layer(layer) for name, layer in layers.items()}
+        layers = dict(zip(layers, store_layers([*layers.values()]), strict=True))
         return {**layers, **{n: getattr(self, n) for n in _SETTINGS}, **super().get_config()}
 
     @classmethod
@@ -328,8 +324,8 @@ class Generation(keras.layers.Layer):
         """The inverse of `get_config`."""
         config = dict(config)
         names = ("step", "embedding", "scores")
-        layers = {name: restore_layer(config.pop(name), custom_objects) for name in names}
-        return cls(**layers, **config)
+        layers = restore_layers([config.pop(name) for name in names], custom_objects)
+        return cls(*layers, **config)
 
 
 _EXPECTED = {

@@ -19,6 +19,9 @@ from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.diagnosis.first_difference import find_first_difference
 from keras_blocks.export.verification.diagnosis.layer_errors import OpenModel
 from keras_blocks.export.verification.effort import Level
+from keras_blocks.export.verification.stages.data_sizes import run_data_sizes
+from keras_blocks.export.verification.stages.integer_edges import run_integer_edges
+from keras_blocks.export.verification.stages.not_numbers import run_not_numbers
 from keras_blocks.export.verification.stages.races import find_racing_node, race_on, run_scatters
 from keras_blocks.export.verification.stages.repeated_runs import (
     UNSTEADY,
@@ -98,6 +101,13 @@ class Verification:
         level = self.level
         stages = (
             ("larger inputs for tiny outputs", are_tiny(self.proof), self._tiny_outputs),
+            ("integers to the ends of their type", drawn, self._integer_edges),
+            (
+                "branches and sizes that the data decides",
+                True,
+                lambda: self._data_sizes(drawn),
+            ),
+            ("NaN and infinities", level.matters, self._not_numbers),
             ("other values in each input", drawn and level.matters, self._other_inputs),
             ("the longest and the shortest size", drawn and level.longest, self._boundaries),
             ("batches without rows", drawn and level.empty, self._nothing),
@@ -169,6 +179,18 @@ class Verification:
         self.bars.doing("changing one input after the other")
         idle = run_with_other_inputs(self.proof, self.onnx, self.contract, self.seed)
         self._blind = len(idle) == len(self.contract.inputs)
+
+    def _integer_edges(self) -> None:
+        self.bars.doing("trying the ends of the integers")
+        run_integer_edges(self.proof, self.onnx, self.seed)
+
+    def _data_sizes(self, drawn: bool) -> None:
+        self.bars.doing("looking for branches and sizes that the data decides")
+        run_data_sizes(self.proof, self.filepath, self._file, self.onnx, drawn)
+
+    def _not_numbers(self) -> None:
+        self.bars.doing("trying NaN and infinities")
+        run_not_numbers(self.proof, self.onnx)
 
     def _boundaries(self) -> None:
         self.bars.doing("looking for the longest inputs")

@@ -28,6 +28,9 @@ from keras_blocks.contract.sampling.values import (
     put_blanks,
 )
 
+Feed = dict[str, np.ndarray]
+"""The flat inputs of one run, by name."""
+
 BATCH = "batch"
 MOST_ROOTS = 3  # of a row, where forests are allowed
 MOST_ELEMENTS = 2**21  # of one input; beyond this a sample takes too long to be worth it

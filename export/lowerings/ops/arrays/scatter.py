@@ -46,7 +46,9 @@ def convert_tensor_scatter(context: Any, node: Any, name: str, args: Any) -> Non
     computed = TensorProto.FLOAT if dtype == TensorProto.FLOAT16 else dtype
     data, updates = (cast(context, tensor, computed) for tensor in (data, updates))
     if node.type == "TensorScatterSub":
-        updates = context.make_node("Neg", [updates]).output[0]
+        # Integers without a sign are not negated, but 0 less them, modulo the element type.
+        zero = constant(context, name, 0, tensor_dtype_to_np_dtype(computed))
+        updates = context.make_node("Sub", [zero, updates], dtypes=[computed]).output[0]
     after: list[tuple[str, list[str], dict[str, Any]]] = []
     if (context.get_shape(indices) or [])[1:] != [1]:
         data, places, updates, sizes = _joined(context, name, data, places, updates)

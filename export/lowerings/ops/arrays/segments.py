@@ -1,7 +1,7 @@
-"""Segments reduced: `tf.reduce_sum` of ragged rows, `tf.math.segment_max`, unsorted ones too.
+"""Sums, products, maxima, minima and means of segments: rows with the same number are one.
 
-tf2onnx sorts the segments, and fails where there are no values. Here each value is reduced into the
-place that it names. Values of a negative segment go to a place behind the others, which is dropped.
+tf2onnx sorts the rows by number and reduces them in a padded grid, integers as floats, and takes no
+negative number, which TensorFlow leaves out. Here every row goes into the place that it names.
 """
 
 from __future__ import annotations
@@ -13,119 +13,147 @@ from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.lowerings.ops.arrays.scatter import element_places
-from keras_blocks.export.lowerings.ops.node_builder import cast, constant
+from keras_blocks.export.lowerings.ops.node_builder import cast, constant, result_of
 from keras_blocks.export.lowerings.registry import converts
 
 _REDUCTIONS = {"Sum": ("add", 16), "Mean": ("add", 16), "Prod": ("mul", 16)}
 _REDUCTIONS |= {"Max": ("max", 18), "Min": ("min", 18)}
-"""For each kind the reduction of ScatterElements, and the opset that has it."""
 
 
-@converts(*(f"UnsortedSegment{kind}" for kind in _REDUCTIONS if kind != "Mean"))
-def convert_unsorted_segments(context: Any, node: Any, name: str, args: Any) -> None:
-    """Segments in any order, whose number is given; an empty one is what reduces to anything."""
+@converts(*(f"UnsortedSegment{kind}" for kind in ("Sum", "Prod", "Max", "Min")))
+def convert_unsorted(context: Any, node: Any, name: str, args: Any) -> None:
+    """As many segments as are asked for; rows with a negative number go behind them, and away."""
     kind = node.type.removeprefix("UnsortedSegment")
-    values, segments, count = node.input
-    to = _result(node)
-    context.remove_node(name)
-    build = _Builder(context, name, kind, values, segments)
-    number = build("Reshape", cast(context, count, TensorProto.INT64), [1])
-    build.finish(build.reduced(number), to)
+    _, ids, count = node.input
+    given = context.get_node_by_output(ids)
+    known = given is not None and given.is_const()
+    negative = not known or bool((given.get_tensor_value(as_list=False) < 0).any())
+    segments = _Segments(context, node, kind)
+    count = context.make_node(
+        "Reshape", [cast(context, count, TensorProto.INT64), constant(context, name, [1])]
+    ).output[0]
+    places, rows = segments.places, count
+    if negative:
+        zero, one = constant(context, name, 0), constant(context, name, [1])
+        outside = context.make_node("Less", [places, zero], dtypes=[TensorProto.BOOL]).output[0]
+        places = context.make_node(
+            "Where", [outside, count, places], dtypes=[TensorProto.INT64]
+        ).output[0]
+        rows = context.make_node("Add", [count, one]).output[0]
+    reduced = segments.reduce(places, rows, _least(kind, segments.dtype))
+    if negative:
+        first = constant(context, name, [0])
+        cut = [reduced, first, count, first]
+        reduced = context.make_node("Slice", cut, dtypes=[segments.computed]).output[0]
+    segments.give(reduced)
 
 
 @converts(*(f"Segment{kind}" for kind in _REDUCTIONS))
-def convert_sorted_segments(context: Any, node: Any, name: str, args: Any) -> None:
-    """Segments in order, as many as the last one says; an empty one is 0, and 1 for products."""
+def convert_sorted(context: Any, node: Any, name: str, args: Any) -> None:
+    """Segments up to the last number; those without a row are 0, a product of nothing is 1."""
     kind = node.type.removeprefix("Segment")
-    values, segments = node.input
-    to = _result(node)
-    context.remove_node(name)
-    build = _Builder(context, name, kind, values, segments)
-    last = build("ReduceMax", build("Concat", build.segments, [-1], axis=0), [0], keepdims=1)
-    number = build("Add", last, [1])
-    reduced = build.reduced(number)
+    segments = _Segments(context, node, kind)
+    places, none = segments.places, constant(context, name, [-1])
+    numbers = context.make_node("Concat", [none, places], {"axis": 0}).output[0]
+    ends = [numbers, none, constant(context, name, [2**31])]
+    last = context.make_node("Slice", ends, dtypes=[TensorProto.INT64]).output[0]
+    rows = context.make_node("Add", [last, constant(context, name, [1])]).output[0]
+    start = _least(kind, segments.dtype)
+    reduced = segments.reduce(places, rows, start)
     if kind in ("Mean", "Max", "Min"):
-        counted = build.counted(number)
-        one = constant(context, name, 1, build.numpy_type)
-        zero = constant(context, name, 0, build.numpy_type)
+        counts = segments.counts(places, rows)
         if kind == "Mean":
-            reduced = build("Div", reduced, build("Max", counted, one))
+            one = constant(context, name, 1, tensor_dtype_to_np_dtype(segments.computed))
+            counts = cast(context, counts, segments.computed)
+            counts = context.make_node("Max", [counts, one], dtypes=[segments.computed]).output[0]
+            reduced = context.make_node(
+                "Div", [reduced, counts], dtypes=[segments.computed]
+            ).output[0]
         else:
-            reduced = build("Where", build("Greater", counted, zero), reduced, zero)
-    build.finish(reduced, to)
+            one = constant(context, name, 1)
+            there = context.make_node("Min", [counts, one], dtypes=[TensorProto.INT64]).output[0]
+            factors = [reduced, cast(context, there, segments.computed)]
+            reduced = context.make_node("Mul", factors, dtypes=[segments.computed]).output[0]
+    segments.give(reduced)
 
 
-def _result(node: Any) -> dict[str, Any]:
-    """What the last node in place of this one gives."""
-    given = {"shapes": node.output_shapes, "dtypes": node.output_dtypes}
-    return {"name": node.name, "outputs": list(node.output), **given}
+class _Segments:
+    """The rows of one node, (rows, rest), and their numbers, (rows,), taken out of the graph."""
 
-
-class _Builder:
-    """The nodes of one reduction. Called with an op and what it takes, it gives what that gives."""
-
-    def __init__(self, context: Any, name: str, kind: str, values: str, segments: str):
-        self.context, self.name = context, name
+    def __init__(self, context: Any, node: Any, kind: str):
+        self.context, self.name, self.to = context, node.name, result_of(node)
         self.reduction, oldest = _REDUCTIONS[kind]
-        if context.opset < oldest:
+        data, ids = node.input[:2]
+        self.dtype = context.get_dtype(data)
+        # onnxruntime scatters no float16, and compares not all the small integers.
+        self.computed = _COMPUTED.get(self.dtype, self.dtype)
+        rank, named = context.get_rank(data), context.get_rank(ids)
+        if rank is None or named is None or context.opset < oldest:
             raise ExportError(
-                f"node '{name}' reduces segments, and ONNX has the {self.reduction} for it since "
-                f"opset {oldest}. Choose opset_version={oldest} or more (--opset)."
+                f"node '{node.name}' reduces segments of rows, for which ONNX has a form since "
+                f"opset {oldest}, where it is known how many axes the rows have. Choose "
+                f"opset_version={oldest} or more (--opset), or give the rows a shape."
             )
-        self.rank = context.get_rank(values)
-        if self.rank is None or context.get_rank(segments) != 1:
-            raise ExportError(
-                f"node '{name}' reduces segments of values, of which the rank must be known, by a "
-                "vector of segments. Give the values a rank with tf.ensure_shape."
-            )
-        given = context.get_dtype(values)
-        # ScatterElements reduces no float16.
-        self.dtype = TensorProto.FLOAT if given == TensorProto.FLOAT16 else given
-        self.numpy_type = tensor_dtype_to_np_dtype(self.dtype)
-        self.values = cast(context, values, self.dtype)
-        self.segments = cast(context, segments, TensorProto.INT64)
-        self.identity = self._identity(kind)
+        context.remove_node(node.name)
+        self.rank = rank - named + 1
+        data = cast(context, data, self.computed)
+        places = cast(context, ids, TensorProto.INT64)
+        shape = context.make_node("Shape", [data]).output[0]
+        ends = [constant(context, self.name, [at]) for at in (named, rank)]
+        self.rest = context.make_node("Slice", [shape, *ends]).output[0]
+        if named != 1:
+            flat = constant(context, self.name, [-1])
+            count = context.make_node("Size", [places]).output[0]
+            count = context.make_node("Reshape", [count, flat]).output[0]
+            rows = context.make_node("Concat", [count, self.rest], {"axis": 0}).output[0]
+            data = context.make_node("Reshape", [data, rows], dtypes=[self.computed]).output[0]
+            places = context.make_node("Reshape", [places, flat]).output[0]
+        self.data, self.places = data, places
 
-    def __call__(self, op_type: str, *given: Any, **attr: Any) -> str:
-        names = [
-            part if isinstance(part, str) else constant(self.context, self.name, part)
-            for part in given
-        ]
-        return self.context.make_node(op_type, names, attr).output[0]
+    def reduce(self, places: str, rows: str, start: Any) -> str:
+        """So many rows that begin with a number, and take in those of the data."""
+        make, name = self.context.make_node, self.name
+        number = constant(self.context, name, start, tensor_dtype_to_np_dtype(self.computed))
+        sizes = make("Concat", [rows, self.rest], {"axis": 0}).output[0]
+        base = make("Expand", [number, sizes], dtypes=[self.computed]).output[0]
+        column = constant(self.context, name, [-1, *[1] * (self.rank - 1)])
+        apart = make("Reshape", [places, column]).output[0]
+        everywhere = make("Expand", [apart, make("Shape", [self.data]).output[0]]).output[0]
+        options = {"axis": 0, "reduction": self.reduction}
+        given = [base, everywhere, self.data]
+        return make("ScatterElements", given, options, dtypes=[self.computed]).output[0]
 
-    def _identity(self, kind: str) -> Any:
-        if kind not in ("Max", "Min"):
-            return 1 if kind == "Prod" else 0
-        floating = np.issubdtype(self.numpy_type, np.floating)
-        limits = (np.finfo if floating else np.iinfo)(self.numpy_type)
-        return limits.min if kind == "Max" else limits.max
+    def counts(self, places: str, rows: str) -> str:
+        """How many rows each segment has, as a column."""
+        make, name = self.context.make_node, self.name
+        zero, one = (constant(self.context, name, value) for value in (0, 1))
+        base = make("Expand", [zero, rows]).output[0]
+        ones = make("Expand", [one, make("Shape", [places]).output[0]]).output[0]
+        options = {"axis": 0, "reduction": "add"}
+        counts = make("ScatterElements", [base, places, ones], options).output[0]
+        column = constant(self.context, name, [-1, *[1] * (self.rank - 1)])
+        return make("Reshape", [counts, column]).output[0]
 
-    def reduced(self, number: str) -> str:
-        """The values of each of so many segments as one."""
-        inner = self("Slice", self("Shape", self.values), [1], [self.rank])
-        return self._scatter(self.values, number, inner, self.identity, self.reduction)
+    def give(self, tensor: str) -> None:
+        """Puts the tensor in the place of the node."""
+        if self.computed == self.dtype:
+            self.context.make_node("Identity", [tensor], **self.to)
+        else:
+            self.context.make_node("Cast", [tensor], {"to": self.dtype}, **self.to)
 
-    def counted(self, number: str) -> str:
-        """How many values each segment has, with an axis for every axis of the values."""
-        ones = constant(self.context, self.name, [1] * (self.rank - 1))
-        sizes = self("Concat", self("Shape", self.segments), ones, axis=0)
-        one = constant(self.context, self.name, 1, self.numpy_type)
-        counts = self("Expand", one, sizes)
-        self.context.set_shape(counts, [-1] * self.rank)
-        return self._scatter(counts, number, ones, 0, "add")
 
-    def _scatter(self, values: str, number: str, inner: str, start: Any, reduction: str) -> str:
-        first = constant(self.context, self.name, start, self.numpy_type)
-        sizes = self("Concat", self("Add", number, [1]), inner, axis=0)
-        negative = self("Less", self.segments, [0])
-        place = self("Unsqueeze", self("Where", negative, number, self.segments), [1])
-        everywhere = self("Expand", first, sizes)
-        self.context.set_dtype(everywhere, self.dtype)
-        places = element_places(self.context, place, values, self.name)
-        data = self("ScatterElements", everywhere, places, values, axis=0, reduction=reduction)
-        return self("Slice", data, [0], number)
+_COMPUTED = {
+    TensorProto.FLOAT16: TensorProto.FLOAT,
+    **dict.fromkeys([TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16], TensorProto.INT32),
+    TensorProto.UINT16: TensorProto.INT32,
+    TensorProto.UINT32: TensorProto.INT64,
+}
 
-    def finish(self, tensor: str, to: dict[str, Any]) -> None:
-        """Gives the tensor the name and the element type of what the TensorFlow op gave."""
-        self.context.make_node("Cast", [tensor], {"to": to["dtypes"][0]}, **to)
+
+def _least(kind: str, dtype: int) -> Any:
+    """What a segment without rows has: for a maximum the least number, which is not -infinity."""
+    numpy_type = np.dtype(tensor_dtype_to_np_dtype(dtype))
+    if kind not in ("Max", "Min"):
+        return int(kind == "Prod")
+    limits = np.finfo(numpy_type) if numpy_type.kind == "f" else np.iinfo(numpy_type)
+    return limits.min if kind == "Max" else limits.max
