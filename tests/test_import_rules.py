@@ -59,7 +59,7 @@ ROOMS = [
     ["export.signature"],
     ["export.conversion"],
     ["export.verification"],
-    ["export.pipeline"],
+    ["export.pipeline", "export.generation"],
     ["export"],
     # The server: inference knows no protocol, transport no model.
     ["serving.errors", "serving.limits", "serving.model"],

@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_blocks.contract import TensorSpec
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.signature.signature import Signature, trace
-from keras_blocks.export.tracing.call_overrides import Call, overridden_calls
+from keras_blocks.export.tracing.call_overrides import Call, overridden_calls, own_call
 from keras_blocks.export.tracing.name_scopes import outside_of_graphs, scoped
 from keras_blocks.export.tracing.stand_ins import stand_ins
 
@@ -56,7 +56,7 @@ class Probe(keras.Model):
                 found[Seen(name, number, part)] = tensor
 
         def watching(layer: keras.layers.Layer) -> Call:
-            call = layer.call
+            call = own_call(layer)
 
             def watched(*args: Any, **kwargs: Any) -> Any:
                 outputs = call(*args, **kwargs)
@@ -109,7 +109,7 @@ def layer_scopes(model: keras.Model, signature: Signature) -> dict[str, str]:
     names = layer_names(model)
 
     def noting(layer: keras.layers.Layer) -> Call:
-        call = layer.call
+        call = own_call(layer)
 
         def noted(*args: Any, **kwargs: Any) -> Any:
             scope = tf.compat.v1.get_default_graph().get_name_scope()

@@ -15,6 +15,7 @@ from tf2onnx.onnx_opset import math as tf2onnx_math
 from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.conversion.branch_shapes import known_branch_shapes
 from keras_blocks.export.conversion.capture import Captured, capture, weights_apart
 from keras_blocks.export.conversion.exact_integers import refuse_rounded_integers
 from keras_blocks.export.conversion.lookup_tables import replace_lookups
@@ -132,14 +133,15 @@ def _through_tf2onnx(
     captured.nodes.update(replace_lookups(graph_def, captured.tables))
     with tf.Graph().as_default() as graph, _float64_as_it_is(), _whole_minima():
         tf.import_graph_def(graph_def, name="")
-        converted = tfonnx.process_tf_graph(
-            graph,
-            continue_on_error=True,
-            opset=opset,
-            custom_op_handlers=handlers,
-            input_names=inputs,
-            output_names=captured.outputs,
-        )
+        with known_branch_shapes(graph):
+            converted = tfonnx.process_tf_graph(
+                graph,
+                continue_on_error=True,
+                opset=opset,
+                custom_op_handlers=handlers,
+                input_names=inputs,
+                output_names=captured.outputs,
+            )
         refuse_rounded_integers(converted, graph_def)
         return optimizer.optimize_graph(converted, catch_errors, optimizers=optimizers)
 

@@ -185,9 +185,25 @@ def trace(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
         raise
     except Exception as error:
         shapes = ", ".join(f"{spec.dtype.name} {tuple(spec.shape)}" for spec in specs)
+        reason = _ASKS_IN_PYTHON if _asks_in_python(error) else _reason(error)
         raise ExportError(
-            f"the model does not run on inputs of its signature ({shapes}): {_reason(error)}"
+            f"the model does not run on inputs of its signature ({shapes}): {reason}"
         ) from error
+
+
+# Keras runs such a model on batches of one length each, for which it is traced anew.
+_ASKS_IN_PYTHON = (
+    "an `if`, a `range` or the like in its code asks for a size or a value that is known only when "
+    "it runs. Give the inputs fixed sizes, input_signature=[keras.InputSpec(shape=(None, 16), "
+    'dtype="int32")] for the one argument or a dict of them by name; or write it with '
+    "keras.ops.cond and keras.ops.while_loop."
+)
+
+
+def _asks_in_python(error: Exception) -> bool:
+    """Whether a tensor of the graph was to be a number or a truth of Python."""
+    refused = isinstance(error, tf.errors.OperatorNotAllowedInGraphError)
+    return refused or "'SymbolicTensor' object cannot be interpreted" in str(error)
 
 
 def _reason(error: Exception) -> str:
@@ -227,7 +243,8 @@ def _arguments(structure: Arguments, flat: Sequence[Any]) -> Arguments:
 
 
 def _leaves(outputs: Any) -> list[Any]:
-    return [leaf for leaf in keras.tree.flatten(outputs) if leaf is not None]
+    leaves = [leaf for leaf in keras.tree.flatten(outputs) if leaf is not None]
+    return [leaf.value if isinstance(leaf, keras.Variable) else leaf for leaf in leaves]
 
 
 def _parts(tensor: Any) -> list[Any]:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import onnx
 
-from keras_blocks.contract.sampling.plans import LARGER_PLANS, Plan, dense, moved_plans, plans_of
+from keras_blocks.contract.sampling.plans import (
+    AS_ONE_PLANS,
+    LARGER_PLANS,
+    Plan,
+    dense,
+    moved_plans,
+    plans_of,
+)
 from keras_blocks.contract.sampling.samples import Sample, draw_samples
 from keras_blocks.contract.sampling.values import GIVE_INPUTS
 from keras_blocks.errors import ExportError
@@ -127,6 +134,8 @@ class Verification:
             self._compare_drawn(plans, "comparing")
             if len(self.proof.skipped) > len(self.proof.tried) // 2:
                 self._compare_drawn(LARGER_PLANS, "comparing larger inputs")
+            if not self.proof.checks:
+                self._compare_drawn(AS_ONE_PLANS, "comparing inputs of one size")
             self._move_refused()
         if not self.proof.checks:
             reasons = "; ".join(f"{s.sample}: {s.reason}" for s in self.proof.skipped[:3])

@@ -91,6 +91,8 @@ class _Room:
         self.sizes = {BATCH: len(plan.lengths)}
         self.rows: dict[str, tuple[int, ...]] = {}
         least = contract.least_sizes()
+        if plan.as_one:
+            least = dict.fromkeys(least, max(least.values(), default=0))
         for spec in self.specs:
             for dim in spec.shape[1:] if spec.ragged else spec.shape:
                 if isinstance(dim, str) and dim not in self.sizes:

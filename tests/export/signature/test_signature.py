@@ -308,3 +308,30 @@ def test_a_model_with_several_arguments_is_called_with_them():
     np.testing.assert_array_equal(result, np.full((2, 3), 2.0))
     with pytest.raises(ExportError, match="takes 2 arguments"):
         signature.pack([1, 2])
+
+
+class AsksInPython(layers.Layer):
+    """Asks for a length in Python, as code that only ever ran on batches of one length does."""
+
+    def __init__(self, asked):
+        super().__init__()
+        self.asked = asked
+
+    def call(self, x):
+        steps = keras.ops.shape(x)[1]
+        if self.asked == "if":
+            return x if steps > 3 else 2 * x
+        return x + sum(range(steps))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape)
+
+
+@pytest.mark.parametrize("asked", ["if", "range"])
+def test_a_model_that_asks_for_a_free_length_in_python_is_told_to_fix_it(asked):
+    x = keras.Input((None,))
+    model = keras.Model(x, AsksInPython(asked)(x))
+    with pytest.raises(ExportError, match="Give the inputs fixed sizes, input_signature="):
+        signature_of(model)
+    fixed = signature_of(model, [keras.InputSpec(shape=(None, 5), dtype="float32")])
+    assert fixed.contract.inputs[0].shape == ("batch", 5)
