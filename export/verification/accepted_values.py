@@ -232,7 +232,7 @@ def _table_keys(signature: Signature) -> dict[str, list[int]]:
     traced = signature.traced
     if traced is None:
         return {}
-    inputs = [tensor.name for tensor in traced.inputs]
+    inputs = [origin_of(tensor) for tensor in traced.inputs]
     names = [tensor.name for tensor in signature.contract.flat_inputs()]
     tables = {inner.name: outer for outer, inner in traced.graph.captures}
     keys: dict[str, set[int]] = {}
