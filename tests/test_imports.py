@@ -151,12 +151,15 @@ def test_import_keras_blocks_loads_no_other_package():
     assert ours == {"keras_blocks"}
 
 
-def test_import_keras_blocks_takes_no_more_than_a_blink():
-    code = (
-        "import time; t = time.perf_counter(); import keras_blocks; print(time.perf_counter() - t)"
-    )
-    # A blink takes 0.1 to 0.4 s; TensorFlow takes several. The best of three, for busy machines.
-    assert min(float(python(code).stdout) for _ in range(3)) < 0.2
+@pytest.mark.parametrize("name", ["Client", "AsyncClient", "ServerError"])
+def test_a_client_loads_numpy_and_nothing_that_runs_models_or_serves(name):
+    ours = loaded_by(f"from keras_blocks.serving import {name}") - loaded_by("import numpy")
+    assert ours == {"keras_blocks"}
+
+
+def test_the_help_of_the_command_line_loads_no_model_and_no_numbers():
+    code = "from keras_blocks.cli.main import main\nmain(['--help'], standalone_mode=False)"
+    assert loaded_by(code) - loaded_by("import click") == {"keras_blocks"}
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,13 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
     return facts
 
 
-def data_files(path: Path) -> list[str]:
-    """The files beside an ONNX file that hold its weights, as far as they lie in its folder."""
+def data_files(path: Path, links: bool = True) -> list[str]:
+    """The files beside an ONNX file that hold its weights, as far as they lie in its folder.
+
+    Args:
+        path: the file.
+        links: whether those count that are links out of the folder, as in caches of downloads.
+    """
     names: set[str] = set()
     # What cannot be read here, or lies elsewhere, onnxruntime refuses with its reason.
     with contextlib.suppress(IndexError, ValueError, TypeError, OSError):
@@ -80,8 +85,13 @@ def data_files(path: Path) -> list[str]:
                 tensors = (tensor for part, tensor in _fields(value) if part == _GRAPH_TENSOR)
                 names.update(name for tensor in tensors for name in _locations(tensor))
     folder = path.parent.resolve()
-    there = ((name, (folder / name).resolve()) for name in sorted(names))
-    return [name for name, file in there if file.is_relative_to(folder) and file.is_file()]
+    there = [(name, Path(os.path.normpath(folder / name))) for name in sorted(names)]
+    inside = [(name, file) for name, file in there if file.is_relative_to(folder)]
+    return [
+        name
+        for name, file in inside
+        if file.is_file() and (links or file.resolve().is_relative_to(folder))
+    ]
 
 
 def _locations(tensor: memoryview) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 import keras_blocks
@@ -13,8 +13,7 @@ from keras_blocks.contract import (
     FlatTensor,
     TensorSpec,
 )
-from keras_blocks.contract.dtypes import BFLOAT16, PROTOCOL, STRING
-from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.contract.dtypes import ANY_SHAPE, BFLOAT16, PROTOCOL, STRING
 from keras_blocks.serving.inference.batch_plan import BatchPlan
 from keras_blocks.serving.inference.statistics import Duration, ModelStatistics
 from keras_blocks.serving.model import Model
@@ -46,9 +45,15 @@ def server_metadata() -> dict[str, Any]:
 
 
 def repository_index(
-    repository: Repository, unloaded: Collection[str], only_ready: bool
+    repository: Repository, cause: Callable[[str], str], only_ready: bool
 ) -> list[dict[str, Any]]:
-    """The body of the repository index: every model of the folder, and whether it is loaded."""
+    """The body of the repository index: every model of the folder, and whether it is loaded.
+
+    Args:
+        repository: the loaded models.
+        cause: why a model is not.
+        only_ready: whether those that are not are left out.
+    """
     entries = [
         {"name": model.name, "version": str(model.version), "state": "READY", "reason": ""}
         for model in repository.all_models()
@@ -56,8 +61,7 @@ def repository_index(
     if not only_ready:
         for name in model_folders(repository.directory):
             if name not in repository.models:
-                reason = "unloaded" if name in unloaded else "not loaded"
-                entries.append({"name": name, "state": "UNAVAILABLE", "reason": reason})
+                entries.append({"name": name, "state": "UNAVAILABLE", "reason": cause(name)})
     return entries
 
 
@@ -80,7 +84,9 @@ def model_config(model: Model, plan: BatchPlan | None, settings: BatchSettings) 
     Triton's clients expect. A ragged model has 0 and whole shapes: its row splits have one entry
     more than rows, so no axis of its requests is the batch.
     """
-    rows = settings.max_batch_size if plan is not None and not plan.row_splits else 0
+    rows = 0
+    if plan is not None and not plan.row_splits:
+        rows = min(settings.max_batch_size, plan.most_rows)
     sides = {
         side: [_tensor_config(tensor, bool(rows)) for tensor in flat]
         for side, flat in (

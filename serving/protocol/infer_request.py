@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.errors import ContractError
-
-_UNKNOWN_PARAMETERS = {
-    "shared_memory_region": "shared memory is not read; send the data",
-    "classification": "classes are not made here; take the scores",
-}
+from keras_blocks.serving.rest.codec import _MEANT_ELSEWHERE, _PLAIN_CONTENT
 
 
 @dataclass(slots=True)
@@ -47,8 +43,18 @@ def read_timeout(microseconds: Any) -> float | None:
     return microseconds / 1e6
 
 
-def check_parameters(names: Any, what: str) -> None:
-    """Refuses what would be wrong to pass over in silence."""
-    for name in names:
-        if name in _UNKNOWN_PARAMETERS:
-            raise ContractError(f"{what}: {_UNKNOWN_PARAMETERS[name]}")
+def check_parameters(parameters: Mapping[str, Any], what: str) -> None:
+    """Refuses what would be wrong to pass over in silence; what nobody knows is passed over.
+
+    Args:
+        parameters: of a request, an input or an output.
+        what: whose they are, for the error.
+    """
+    for name, value in parameters.items():
+        if name in _MEANT_ELSEWHERE and value not in (None, False, 0, "", "0"):
+            raise ContractError(f"{what}: {name}: {_MEANT_ELSEWHERE[name]}")
+        if name == "content_type" and not (isinstance(value, str) and value in _PLAIN_CONTENT):
+            raise ContractError(
+                f"{what}: content_type is {value!r:.40}: data is taken as it is; decode it "
+                f"before it is sent"
+            )

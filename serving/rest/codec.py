@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,21 @@ from keras_blocks.serving.protocol.names import HEADER_LENGTH
 from keras_blocks.serving.protocol.tensor_data import read_tensor, to_bytes, to_json
 
 _NO_LIMITS = Limits()
+_SEQUENCES = "no state is kept between requests; send a sequence whole"
+_SHARED_MEMORY = "shared memory is not read; send the data"
+_MEANT_ELSEWHERE = {
+    "classification": "classes are not made here; take the scores",
+    "priority": "requests have no priorities here",
+    "sequence_id": _SEQUENCES,
+    "sequence_start": _SEQUENCES,
+    "sequence_end": _SEQUENCES,
+    "shared_memory_region": _SHARED_MEMORY,
+    "shared_memory_offset": _SHARED_MEMORY,
+    "shared_memory_byte_size": _SHARED_MEMORY,
+    "triton_enable_empty_final_response": "each request has one answer, which is its last",
+}
+"""What other servers do something for that is not done here."""
+_PLAIN_CONTENT = frozenset({"", "np", "str"})
 
 
 def decode_request(
@@ -51,11 +66,13 @@ def decode_request(
     arrays = _read_inputs(items, contract, limits, _cut_binary(items, binary))
     decoded = InferRequest(arrays, id=request_id)
     if parameters:
+        check_parameters(parameters, "the request")
         decoded.binary_by_default = _flag(parameters, "binary_data_output")
         decoded.nested = _flag(parameters, "nested")
         decoded.timeout = read_timeout(parameters.get("timeout"))
-    if request.get("outputs"):
-        wanted = _named_items(request["outputs"], "output")
+    outputs = request.get("outputs")
+    if outputs is not None and outputs != []:
+        wanted = _named_items(outputs, "output")
         decoded.outputs = tuple(wanted)
         flags = {name: item["parameters"] for name, item in wanted.items() if "parameters" in item}
         decoded.binary = {
@@ -95,6 +112,23 @@ def encode_response(
         tensors.append(tensor)
     response["outputs"] = tensors
     return response, binary
+
+
+def check_change_parameters(parameters: Any, known: Collection[str]) -> None:
+    """Refuses the parameters of a request to load or unload a model, but those without effect.
+
+    Args:
+        parameters: what came.
+        known: those that ask for nothing that is not done anyway.
+    """
+    if not isinstance(parameters, Mapping):
+        raise ContractError("'parameters' must be an object")
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ContractError(
+            f"parameter '{unknown[0][:40]}' is unknown: a model is loaded and unloaded as it is in "
+            f"the repository, without parameters"
+        )
 
 
 def _named_items(items: Any, side: str) -> dict[str, dict[str, Any]]:

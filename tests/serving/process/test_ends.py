@@ -48,7 +48,8 @@ def test_under_load_every_request_that_was_sent_is_answered_before_the_end(tmp_p
         threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        while len(answered) <= CLIENTS and not wrong:
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.wait(START_SECONDS) == 0
         for thread in threads:
