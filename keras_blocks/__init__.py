@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 from keras_blocks.errors import KerasBlocksError, MissingExtraError, ParityError, TreeError
 from keras_blocks.lazy import member
+
+# onnxruntime (from 1.32 on) asks a host for where to send telemetry and leaves a folder in ~/.cache
+# when it is imported, unless this is set by then. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution

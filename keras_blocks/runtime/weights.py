@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,16 +41,18 @@ class OutsideWeight:
     dims: list[int] = field(default_factory=list)
 
 
-def give_weights(options: onnxruntime.SessionOptions, path: Path) -> list[onnxruntime.OrtValue]:
+def give_weights(
+    options: onnxruntime.SessionOptions, path: Path, links: bool = True
+) -> list[onnxruntime.OrtValue]:
     """Reads the files of weights, which onnxruntime would map into memory: whoever writes over them
     while the model is served would change its answers, and end the process where they get shorter.
 
     Gives what has to live as long as the session.
     """
     weights = list(outside_weights(path))
-    files = {(path.parent / name).resolve(): name for name in data_files(path)}
+    files = {_place(path, name): name for name in data_files(path, links)}
     for weight in weights:
-        if (path.parent / weight.location).resolve() not in files:
+        if _place(path, weight.location) not in files:
             raise ModelLoadError(
                 f"its weights are in the data file '{weight.location}', which is not beside it"
             )
@@ -63,7 +66,7 @@ def give_weights(options: onnxruntime.SessionOptions, path: Path) -> list[onnxru
         )
         return []
     # Before onnxruntime 1.24.
-    values = [_value(weight, data[(path.parent / weight.location).resolve()]) for weight in weights]
+    values = [_value(weight, data[_place(path, weight.location)]) for weight in weights]
     options.add_external_initializers([weight.name for weight in weights], values)
     return values
 
@@ -100,6 +103,11 @@ def _outside(tensor: memoryview) -> OutsideWeight:
             elif key == "length":
                 weight.length = int(content)
     return weight if is_outside else OutsideWeight()
+
+
+def _place(path: Path, name: str) -> Path:
+    """Where a file of weights is, one place for all ways to name it."""
+    return Path(os.path.normpath(path.parent / name))
 
 
 def _read(file: Path, name: str) -> np.ndarray:
