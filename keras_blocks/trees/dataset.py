@@ -61,6 +61,7 @@ def schedule(parents: Any, forests: str = "refuse") -> Any:
         TreeError: as `TreeRecursive` would, InvalidArgumentError in a pipeline.
 
     Example:
+        >>> from keras_blocks.trees import Vocabulary, batch, from_sexpr, schedule
         >>> _, parents = batch([from_sexpr("(S (NP I) sleep)")], Vocabulary(["S"]))
         >>> schedule(parents).shape
         TensorShape([1, None, 6])
@@ -107,6 +108,7 @@ def bucket_by_nodes(nodes_per_batch: int, drop_remainder: bool = False) -> Any:
 
     Example:
         >>> import tensorflow as tf
+        >>> from keras_blocks.trees import Vocabulary, batch, bucket_by_nodes, from_sexpr
         >>> some = [from_sexpr(text) for text in ("(S a b)", "(S a)", "(S (NP b) c)", "(S b)")]
         >>> tokens, parents = batch(some, Vocabulary.of(some))
         >>> dataset = tf.data.Dataset.from_tensor_slices(((tokens, parents), [0, 1, 2, 3]))

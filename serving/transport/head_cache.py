@@ -30,7 +30,7 @@ class HeadCache:
     """What a parser made of heads. From the same bytes, where a request begins, it makes the same.
 
     Example:
-        >>> heads, sent = KnownHeads(), b"POST /x HTTP/1.1\\r\\nContent-Length: 2\\r\\n\\r\\nhi"
+        >>> heads, sent = HeadCache(), b"POST /x HTTP/1.1\\r\\nContent-Length: 2\\r\\n\\r\\nhi"
         >>> heads.add(sent, Head(b"POST", b"/x", {b"content-length": b"2"}, 2))
         >>> head, body = heads.find(sent[:-2] + b"no")
         >>> head.target, body
