@@ -15,6 +15,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.conversion.retracing import Retracing
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.onnx_io.external_data import Apart
 from keras_blocks.export.passes.opsets import DEFAULT_OPSET
@@ -113,7 +114,29 @@ def capture(
     if computes_in(model, "bfloat16"):
         widen(graph_def)
     _refuse_element_types(graph_def)
-    return Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete))
+    captured = Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete))
+    return _rewrite(captured, opset)
+
+
+def _rewrite(captured: Captured, opset: int) -> Captured:
+    """The graph with rewrites in place of operations that have no ONNX form; itself if it has
+    none of them."""
+    names = [*captured.inputs, *captured.apart]
+    graph = Retracing(captured.graph_def, names, captured.outputs, captured.tables)
+    if not graph.needed:
+        return captured
+    with stand_ins(opset) as nodes:
+        concrete = trace(graph.run, graph.specs)
+    inputs = [tensor.name for tensor in concrete.inputs[: len(names)]]
+    given = len(captured.inputs)
+    return Captured(
+        _freeze(concrete),
+        inputs[:given],
+        [tensor.name for tensor in concrete.outputs],
+        captured.nodes | nodes,
+        dict(zip(inputs[given:], captured.apart.values(), strict=True)),
+        _tables(concrete),
+    )
 
 
 def _freeze(concrete: Any) -> Any:
