@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.framework import convert_to_constants
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.retracing import Retracing
@@ -141,8 +141,8 @@ def _rewrite(captured: Captured, opset: int) -> Captured:
 
 def _freeze(concrete: Any) -> Any:
     try:
-        with _silent_about_tables():
-            frozen = convert_variables_to_constants_v2(
+        with _silent_about_tables(), _cases_as_they_are():
+            frozen = convert_to_constants.convert_variables_to_constants_v2(
                 concrete, lower_control_flow=False, aggressive_inlining=True
             )
     except Exception as error:
@@ -152,6 +152,17 @@ def _freeze(concrete: Any) -> Any:
     _freeze_captured(graph_def, concrete)
     _allow_inlining(graph_def)
     return graph_def
+
+
+@contextmanager
+def _cases_as_they_are() -> Iterator[None]:
+    """Keeps TensorFlow from lowering `Case`: of loops and branches it is told to lower none."""
+    before = convert_to_constants._CONTROL_FLOW_OPS
+    convert_to_constants._CONTROL_FLOW_OPS = before | {"Case", "StatelessCase"}
+    try:
+        yield
+    finally:
+        convert_to_constants._CONTROL_FLOW_OPS = before
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Traces a frozen graph anew, with other operations in place of those that have no ONNX form.
 
-The graph is run op by op in a trace: most operations are copied, loops and branches are entered,
+The graph is run op by op in a trace: most operations are copied, what is computed
+from constants of a few numbers (the ranks and axes of code for any rank) is computed at once, loops and branches are entered,
 and what has a rewrite (see `lowerings.registry`) becomes what that makes of it. A rewrite may give
 values of its own making, such as a pair of reals for a complex number; its kind has the rewrites
 for whatever reads them.
@@ -18,7 +19,7 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.lowerings import rewrite_of
 from keras_blocks.export.lowerings.ops.lists.list_uses import note_lists
 from keras_blocks.export.lowerings.values import Value, invariant_of, is_composite, refined
-from keras_blocks.export.tracing.op_copies import copy_op
+from keras_blocks.export.tracing.op_copies import copy_op, folded
 
 _LOOPS = ("While", "StatelessWhile")
 _BRANCHES = ("If", "StatelessIf")
@@ -52,7 +53,7 @@ class Retracing:
     def needed(self) -> bool:
         """Whether an operation has to be rewritten."""
         graphs = (self.graph, *self.bodies.values())
-        return any(
+        return None in [tensor.shape.rank for tensor in self.outputs] or any(
             op.type in _CASES
             or rewrite_of(op, ()) is not None
             or any(tensor.dtype.is_complex for tensor in op.outputs)
@@ -98,14 +99,18 @@ class Retracing:
         if op.type in _BRANCHES:
             names = ("then_branch", "else_branch")
             yes, no = (self.bodies[op.get_attr(name).name] for name in names)
-            chosen = tf.cast(given[0], "bool")
-            rest = given[1:]
+            chosen, rest = tf.cast(given[0], "bool"), given[1:]
+            known = tf.get_static_value(chosen)
+            if known is not None:
+                return self._call(yes if known else no, rest)
             return tf.cond(chosen, lambda: self._call(yes, rest), lambda: self._call(no, rest))
         if op.type in _CASES:
             bodies = [self.bodies[branch.name] for branch in op.get_attr("branches")]
             return self._case(given[0], bodies, given[1:])
         if op.type in _CALLS:
             return self._call(self.bodies[op.get_attr("f").name], given)
+        if op.type == "Identity" and is_composite(given[0]):
+            return given
         rewrite = rewrite_of(op, given)
         if rewrite is None:
             if any(map(is_composite, given)):
@@ -113,7 +118,7 @@ class Retracing:
                     f"node '{op.name}' takes {_kinds(given)} in {op.type}, which has no ONNX form "
                     "here. Take what it needs as plain tensors first."
                 )
-            return copy_op(op, given)
+            return folded(op, given) or copy_op(op, given)
         with tf.name_scope(f"{op.name}/"):
             results = rewrite(op, *given)
         return results if isinstance(results, list) else [results]

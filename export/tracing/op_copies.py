@@ -7,6 +7,15 @@ from typing import Any
 
 import tensorflow as tf
 
+# fmt: off
+_FOLDED = frozenset([
+    "Add", "AddV2", "Cast", "Equal", "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Less",
+    "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum", "Mul", "Neg",
+    "NotEqual", "Select", "SelectV2", "Sub",
+])
+# fmt: on
+_MOST_FOLDED = 64  # numbers in an input
+
 Dtypes = Mapping[int, int]
 """The element type to take in place of another, as TensorFlow numbers them."""
 
@@ -47,3 +56,18 @@ def _replace_types(value: Any, dtypes: Dtypes) -> Any:
     else:
         other.list.type[:] = [dtypes.get(each, each) for each in value.list.type]
     return other
+
+
+def folded(op: tf.Operation, inputs: Sequence[Any]) -> list[Any] | None:
+    """The output of a small sum of constants, as a constant; None where it is none."""
+    if op.type not in _FOLDED:
+        return None
+    values = [tf.get_static_value(x) for x in inputs]
+    if any(value is None or value.size > _MOST_FOLDED for value in values):
+        return None
+    names = [argument.name for argument in op.op_def.input_arg]
+    attributes = {"DstT": op.get_attr("DstT")} if op.type == "Cast" else {}
+    with tf.init_scope():
+        result = getattr(tf.raw_ops, op.type)(**dict(zip(names, values, strict=True)), **attributes)
+        value = result.numpy()
+    return [tf.constant(value, op.outputs[0].dtype)]

@@ -175,7 +175,8 @@ def join(op: tf.Operation, items: TensorList, *more: Any) -> list[tf.Tensor]:
 
 def _fit(elements: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Elements and a value with zeros behind, so that their sizes are the same."""
-    if elements.shape[1:].is_fully_defined() and 0 not in elements.shape[1:]:
+    known = [size or None for size in elements.shape[1:]]
+    if None not in known:
         return elements, value
     sizes, wanted = tf.shape(elements)[1:], tf.shape(value)
     largest = tf.maximum(sizes, wanted)
@@ -184,6 +185,8 @@ def _fit(elements: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     if value.shape.rank:
         behind = largest - wanted
         value = tf.pad(value, tf.stack([tf.zeros_like(behind), behind], 1))
+    elements.set_shape([None, *known])
+    value.set_shape(known)
     return elements, value
 
 
