@@ -134,3 +134,9 @@ def rewrite_of(op: tf.Operation, given: Sequence[Any]) -> Rewrite | None:
         if is_for(op, given):
             return rewrite
     return None
+
+
+def rewrite_of_reals(op: tf.Operation) -> Rewrite | None:
+    """The rewrite for whatever the operation takes, and so for the parts of complex numbers."""
+    found = (rewrite for rewrite, is_for in _rewrites.get(op.type, ()) if is_for is _always)
+    return next(found, None)
