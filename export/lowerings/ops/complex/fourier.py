@@ -28,8 +28,10 @@ def _transform(
             f"Choose opset_version={OLDEST_OPSET} or more (--opset)."
         )
     x = z[..., None] if isinstance(z, tf.Tensor) else tf.stack(list(z), -1)
-    shape = tf.shape(x)
-    static = x.shape
+    shape, static, dtype = tf.shape(x), x.shape, x.dtype
+    if not _is_power_of_two(_size(static[-2], length)):
+        # Of other lengths onnxruntime's loses digits: they come of a longer transform.
+        x = tf.cast(x, "float64")
     if static.rank != 3:
         x = tf.reshape(x, tf.concat([[-1], shape[-2:]], 0))
         x.set_shape([None, *static[-2:]])
@@ -39,13 +41,17 @@ def _transform(
     (y,) = onnx_node("DFT", [x, lengths], [spec], **attributes)
     if static.rank != 3:
         y = tf.reshape(y, tf.concat([shape[:-2], tf.shape(y)[1:]], 0))
-    parts = tf.unstack(y, 2, axis=-1)
+    parts = tf.unstack(tf.cast(y, dtype), 2, axis=-1)
     count = x.shape[1]
     for part in parts:
         # As many as there were, unless it is cut, filled or halved.
         kept = length is None and not one_sided
         part.set_shape([*static[:-2], count if kept else None])
     return Pair(*parts)
+
+
+def _is_power_of_two(size: int | None) -> bool:
+    return bool(size) and size & (size - 1) == 0
 
 
 def _along(op: tf.Operation, z: Any, axis: int, **options: Any) -> Pair:
@@ -113,3 +119,11 @@ def _fit(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     missing = tf.maximum(size - tf.shape(x)[-1], 0)
     paddings = [[0, 0]] * (x.shape.rank - 1) + [[0, missing]]
     return tf.pad(cut, tf.stack([tf.stack(row) for row in paddings]))
+
+
+def _size(given: int | None, length: tf.Tensor | None) -> int | None:
+    """How many numbers are transformed, if it is known."""
+    if length is None:
+        return given
+    value = tf.get_static_value(length)
+    return None if value is None else int(value)

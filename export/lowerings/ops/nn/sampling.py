@@ -91,8 +91,7 @@ def transform_images(
         return tf.where(inside[..., None], at, fill)
 
     if op.get_attr("interpolation") == b"NEAREST":
-        # Halves to even, as TensorFlow does here.
-        result = pixel(tf.round(y), tf.round(x))
+        result = pixel(_round(y), _round(x))
     else:
         top, left = tf.floor(y), tf.floor(x)
         down, across = (y - top)[..., None], (x - left)[..., None]
@@ -100,6 +99,11 @@ def transform_images(
         below = (1 - across) * pixel(top + 1, left) + across * pixel(top + 1, left + 1)
         result = (1 - down) * above + down * below
     return tf.cast(tf.where(tf.equal(bottom, 0)[..., None], fill, result), images.dtype)
+
+
+def _round(x: tf.Tensor) -> tf.Tensor:
+    """Halves away from zero, as TensorFlow does here."""
+    return tf.sign(x) * tf.floor(tf.abs(x) + 0.5)
 
 
 def _mapped(mode: str, x: tf.Tensor, size: tf.Tensor, op: tf.Operation) -> tf.Tensor:

@@ -1,0 +1,109 @@
+"""Images resized between the nearest pixels, or to the nearest, at the very places of TensorFlow.
+
+    y[o] = x[floor(s)] + (x[ceil(s)] - x[floor(s)]) (s - floor(s))      s = (o + 1/2) in / out - 1/2
+
+ONNX's Resize divides by out / in, which is another float32: its places are off by the last digit,
+and the pixels of a sharp image by 1e-4 of their size; of the nearest ones it may take others. Where
+no rounding is in the ratio, it is left to do what it does three times as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_blocks.export.lowerings.registry import rewrites
+
+
+def _rounds(op: tf.Operation, given: Any) -> bool:
+    """Whether the ratio of the sizes is not a power of two, or not known to be one."""
+    wanted = tf.get_static_value(op.inputs[1])
+    if wanted is None:
+        return True
+    return not all(map(_is_exact_ratio, op.inputs[0].shape[1:3], wanted.tolist()))
+
+
+def _is_exact_ratio(size: int | None, wanted: int) -> bool:
+    if not size or not wanted:
+        return False
+    quotient, rest = divmod(max(size, wanted), min(size, wanted))
+    return rest == 0 and quotient & (quotient - 1) == 0
+
+
+@rewrites("ResizeBilinear", when=_rounds)
+def resize_bilinear(op: tf.Operation, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """One axis after the other, first that which leaves less to do."""
+    pixels = tf.cast(images, "float32")
+    for axis in _order(images, size):
+        place, last = _places(op, images, size, axis)
+        below = tf.floor(place)
+        part = tf.reshape(place - below, [-1] + [1] * (3 - axis))
+        first, second = (
+            tf.gather(pixels, tf.cast(tf.clip_by_value(at, 0, last), "int32"), axis=axis)
+            for at in (below, tf.math.ceil(place))
+        )
+        pixels = first + (second - first) * part
+    return pixels
+
+
+@rewrites("ResizeNearestNeighbor", when=_rounds)
+def resize_to_nearest(op: tf.Operation, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """The pixel that a place falls into; about the corners the nearer, of halves the second."""
+    pixels = images
+    for axis in _order(images, size):
+        place, last = _places(op, images, size, axis)
+        whole = tf.floor(place + 0.5 if op.get_attr("align_corners") else place)
+        at = tf.cast(tf.clip_by_value(whole, 0, last), "int32")
+        pixels = tf.gather(pixels, at, axis=axis)
+    return pixels
+
+
+def _order(images: tf.Tensor, size: tf.Tensor) -> Sequence[int]:
+    wanted, rows = tf.get_static_value(size), images.shape[1]
+    return (2, 1) if wanted is not None and rows is not None and rows < wanted[0] else (1, 2)
+
+
+def _places(
+    op: tf.Operation, images: tf.Tensor, size: tf.Tensor, axis: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the output pixels lie among the input's, in the float32 of TensorFlow's kernels, and
+    the last place of the input."""
+    wanted, count = tf.get_static_value(size), images.shape[axis]
+    if wanted is None or count is None:
+        sizes = [tf.cast(n, "float32") for n in (tf.shape(images)[axis], size[axis - 1])]
+        steps = tf.cast(tf.range(size[axis - 1]), "float32")
+        # A quotient of sizes that are known when it runs.
+        corners = tf.where(sizes[1] > 1, (sizes[0] - 1) / tf.maximum(sizes[1] - 1, 1), 1.0)
+    else:
+        # Computed here: what folds constants would put the sum into another order.
+        sizes = [np.float32(count), np.float32(wanted[axis - 1])]
+        steps = np.arange(wanted[axis - 1], dtype="float32")
+        corners = (sizes[0] - 1) / max(sizes[1] - 1, np.float32(1))
+    if op.get_attr("align_corners"):
+        places = steps * corners
+    elif not op.get_attr("half_pixel_centers"):
+        places = steps * (sizes[0] / sizes[1])
+    else:
+        places = (steps + np.float32(0.5)) * (sizes[0] / sizes[1])
+        if op.type == "ResizeBilinear":
+            places -= np.float32(0.5)
+    return tf.convert_to_tensor(places), tf.convert_to_tensor(sizes[0] - 1)
+
+
+@rewrites("ResizeArea")
+def resize_by_area(op: tf.Operation, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """The mean over the part of the image that an output pixel covers."""
+    pixels = tf.cast(images, "float32")
+    for axis in (1, 2):
+        count, wanted = tf.shape(images)[axis], size[axis - 1]
+        old, new = tf.cast(count, "float32"), tf.cast(wanted, "float32")
+        step = (old - 1) / (new - 1) if op.get_attr("align_corners") else old / new
+        start = (tf.cast(tf.range(wanted), "float32") * step)[:, None]
+        pixel = tf.cast(tf.range(count), "float32")[None]
+        covered = tf.minimum(pixel + 1, start + step) - tf.maximum(pixel, start)
+        weights = tf.maximum(covered, 0) / step
+        pixels = tf.einsum(("oh,bhwc->bowc", "ow,bhwc->bhoc")[axis - 1], weights, pixels)
+    return pixels
