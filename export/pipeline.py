@@ -32,6 +32,7 @@ def export_onnx(
     opset_version: int | None = None,
     input_signature: Any = None,
     external_data: bool = False,
+    signature_key: str | None = None,
     verify: Verify = True,
     time_budget: float | None = None,
     verbose: bool | None = None,
@@ -57,6 +58,8 @@ def export_onnx(
         input_signature: for a subclassed model that has never been called: a list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
             each positional argument.
+        signature_key: str, which of the signatures of a SavedModel; None takes `serving_default`, or
+            the only one.
         external_data: bool, whether the weights go into a file of their own, `filepath` and
             `.data`, which must stay beside it. Those beyond 2 GB always do.
         verify: True or "usual", "fast" or "thorough" for less or more of the proof (see `levels`).
@@ -88,7 +91,7 @@ def export_onnx(
     target = Path(filepath)
     with folders_for(target):
         opset = DEFAULT_OPSET if opset_version is None else opset_version
-        model = as_model(model)
+        model = as_model(model, signature_key)
         apart: Apart = {}
         with shown("converting", verbose):
             signature = proven_signature(model, input_signature)

@@ -110,7 +110,7 @@ def capture(
     outputs = [tensor.name for tensor in concrete.outputs]
     values = (in_file_dtype(tf.convert_to_tensor(weight)).numpy() for weight in apart)
     large = dict(zip(inputs[given:], values, strict=True))
-    graph_def = _freeze(concrete)
+    graph_def = freeze(concrete)
     if computes_in(model, "bfloat16"):
         widen(graph_def)
     _refuse_element_types(graph_def)
@@ -130,7 +130,7 @@ def _rewrite(captured: Captured, opset: int) -> Captured:
     inputs = [tensor.name for tensor in concrete.inputs[: len(names)]]
     given = len(captured.inputs)
     return Captured(
-        _freeze(concrete),
+        freeze(concrete),
         inputs[:given],
         [tensor.name for tensor in concrete.outputs],
         captured.nodes | nodes,
@@ -139,7 +139,8 @@ def _rewrite(captured: Captured, opset: int) -> Captured:
     )
 
 
-def _freeze(concrete: Any) -> Any:
+def freeze(concrete: Any) -> Any:
+    """The graph of a concrete function, with every weight a constant."""
     try:
         with _silent_about_tables(), _cases_as_they_are():
             frozen = convert_to_constants.convert_variables_to_constants_v2(

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.lowerings import rewrite_of
+from keras_blocks.export.lowerings import exact_form_of, rewrite_of
 from keras_blocks.export.lowerings.ops.lists.list_uses import note_lists
 from keras_blocks.export.lowerings.values import Value, invariant_of, is_composite, refined
 from keras_blocks.export.tracing.op_copies import copy_op, folded
@@ -34,9 +34,19 @@ class Retracing:
         graph_def: the graph, with its library of functions.
         inputs, outputs: the names of its tensors.
         given: tensors to take for placeholders of the graph, by name.
+        in_float64: bool, whether what is float32 is computed in float64; TensorFlow then runs it,
+            and only what it has no kernels for is rewritten.
     """
 
-    def __init__(self, graph_def: Any, inputs: Sequence[str], outputs: Sequence[str], given: Any):
+    def __init__(
+        self,
+        graph_def: Any,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        given: Any,
+        in_float64: bool = False,
+    ):
+        self.in_float64 = in_float64
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.import_graph_def(graph_def, name="")
@@ -68,6 +78,8 @@ class Retracing:
 
     def run(self, *flat: tf.Tensor) -> list[tf.Tensor]:
         """The outputs for these inputs."""
+        if self.in_float64:
+            flat = tuple(tf.cast(x, "float64") if x.dtype == tf.float32 else x for x in flat)
         values = {tensor.ref(): x for tensor, x in zip(self.inputs, flat, strict=True)}
         results = self._run(self.outputs, values | self.given)
         for tensor, value in zip(self.outputs, results, strict=True):
@@ -111,7 +123,9 @@ class Retracing:
             return self._call(self.bodies[op.get_attr("f").name], given)
         if op.type == "Identity" and is_composite(given[0]):
             return given
-        rewrite = rewrite_of(op, given)
+        rewrite = exact_form_of(op) if self.in_float64 else rewrite_of(op, given)
+        if rewrite is None and self.in_float64:
+            return _widened(op, given)
         if rewrite is None:
             if any(map(is_composite, given)):
                 raise ExportError(
@@ -141,9 +155,7 @@ class Retracing:
         """What goes round unchanged is read from outside."""
         condition, body = (self.bodies[op.get_attr(name).name] for name in ("cond", "body"))
         ends = [_origin(tensor).ref() for tensor in body.outputs]
-        changing = [
-            k for k, tensor in enumerate(body.inputs) if ends[k] != tensor.ref()
-        ]
+        changing = [k for k, tensor in enumerate(body.inputs) if ends[k] != tensor.ref()]
         if not changing:
             return given
 
@@ -164,6 +176,12 @@ class Retracing:
             shape_invariants=[invariant_of(given[k], op.outputs[k]) for k in changing],
         )
         return state(results)
+
+
+def _widened(op: tf.Operation, given: list[Value]) -> list[Value]:
+    if op.type == "Const" and op.outputs[0].dtype == tf.float32:
+        return [tf.constant(tf.make_ndarray(op.get_attr("value")), "float64")]
+    return copy_op(op, given, {tf.float32.as_datatype_enum: tf.float64.as_datatype_enum})
 
 
 def _reached(wanted: Sequence[tf.Tensor], values: dict[Any, Value]) -> set[tf.Operation]:

@@ -46,6 +46,7 @@ AnyRewrite = TypeVar("AnyRewrite", bound=Callable)
 
 _lowerings: dict[type[keras.layers.Layer], Lowering] = {}
 _converters: dict[str, Converter] = {}
+_exact_forms: dict[str, Rewrite] = {}
 _rewrites: dict[str, list[tuple[Rewrite, Condition]]] = {}
 
 
@@ -140,3 +141,22 @@ def rewrite_of_reals(op: tf.Operation) -> Rewrite | None:
     """The rewrite for whatever the operation takes, and so for the parts of complex numbers."""
     found = (rewrite for rewrite, is_for in _rewrites.get(op.type, ()) if is_for is _always)
     return next(found, None)
+
+
+def exact_form(*op_types: str) -> Callable[[AnyRewrite], AnyRewrite]:
+    """Registers the decorated function for ops that TensorFlow computes in float32 only.
+
+    It stands for them where a graph is computed in float64, to see who rounds (see
+    `verification.exact_values`).
+    """
+
+    def register(rewrite: AnyRewrite) -> AnyRewrite:
+        _exact_forms.update(dict.fromkeys(op_types, rewrite))
+        return rewrite
+
+    return register
+
+
+def exact_form_of(op: tf.Operation) -> Rewrite | None:
+    """What computes an operation in float64, or None: TensorFlow itself may."""
+    return _exact_forms.get(op.type)

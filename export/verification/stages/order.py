@@ -21,6 +21,7 @@ from keras_blocks.export.verification.diagnosis.first_difference import (
 )
 from keras_blocks.export.verification.diagnosis.layer_errors import OpenModel
 from keras_blocks.export.verification.effort import Level
+from keras_blocks.export.verification.stages.declared_shapes import note_undeclared_shapes
 from keras_blocks.export.verification.stages.races import find_racing_node, race_on, run_scatters
 from keras_blocks.export.verification.stages.repeated_runs import (
     UNSTEADY,
@@ -92,6 +93,7 @@ class Verification:
         else:
             self._never_finite()
             note_lost_outputs(self.proof)
+            note_undeclared_shapes(self.proof)
         for node, what in training_traces(self._file):
             self.proof.notes.append(f"Node '{node.name}' ({node.op_type}) {what}.")
 

@@ -31,6 +31,4 @@ def gather(op: tf.Operation, x: tf.Tensor, places: tf.Tensor, axis: tf.Tensor) -
     # (batch, places, before, behind) becomes (batch, before, places, behind).
     before = list(range(batch + count, count + moved))
     behind = list(range(count + moved, rank - 1 + count))
-    return tf.transpose(
-        taken, [*range(batch), *before, *range(batch, batch + count), *behind]
-    )
+    return tf.transpose(taken, [*range(batch), *before, *range(batch, batch + count), *behind])

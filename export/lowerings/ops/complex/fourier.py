@@ -107,9 +107,7 @@ def transform_back(op: tf.Operation, z: Pair, lengths: tf.Tensor) -> tf.Tensor:
     edge = tf.range(half)
     alone = tf.equal(edge, 0) | tf.equal(edge * 2, length)
     imaginary = tf.where(alone, tf.zeros_like(imaginary), imaginary)
-    full = Pair(
-        tf.concat([real, mirrored[0]], -1), tf.concat([imaginary, -mirrored[1]], -1)
-    )
+    full = Pair(tf.concat([real, mirrored[0]], -1), tf.concat([imaginary, -mirrored[1]], -1))
     return _transform(op, full, inverse=True).real
 
 

@@ -216,8 +216,7 @@ def matrix_product(op: tf.Operation, a: Pair, b: Pair) -> Pair:
     """Four products of reals; adjoints are transposes of conjugates."""
     if op.type.startswith("Batch"):
         a, b = (
-            conjugate(op, z) if op.get_attr(name) else z
-            for z, name in ((a, "adj_x"), (b, "adj_y"))
+            conjugate(op, z) if op.get_attr(name) else z for z, name in ((a, "adj_x"), (b, "adj_y"))
         )
 
     def times(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

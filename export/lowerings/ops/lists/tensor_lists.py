@@ -78,9 +78,7 @@ def push(op: tf.Operation, items: TensorList, value: tf.Tensor) -> TensorList:
     """The element behind all others."""
     elements, padded = _fit(items.elements, value)
     rows = tf.shape(value)[:1] if value.shape.rank else tf.constant([0])
-    return TensorList(
-        tf.concat([elements, padded[None]], 0), tf.concat([items.rows, rows], 0)
-    )
+    return TensorList(tf.concat([elements, padded[None]], 0), tf.concat([items.rows, rows], 0))
 
 
 @_rewrites("TensorListPopBack")

@@ -111,14 +111,18 @@ def digamma(op: tf.Operation, given: tf.Tensor) -> tf.Tensor:
 def xlogy(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """x log y; 0 where x is."""
     none = tf.equal(x, 0)
-    return tf.where(none, tf.zeros((), x.dtype), x * tf.math.log(tf.where(none, tf.ones((), x.dtype), y)))
+    return tf.where(
+        none, tf.zeros((), x.dtype), x * tf.math.log(tf.where(none, tf.ones((), x.dtype), y))
+    )
 
 
 @rewrites("Xlog1py")
 def xlog1py(op: tf.Operation, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """x log(1 + y); 0 where x is."""
     none = tf.equal(x, 0)
-    return tf.where(none, tf.zeros((), x.dtype), x * tf.math.log1p(tf.where(none, tf.zeros((), x.dtype), y)))
+    return tf.where(
+        none, tf.zeros((), x.dtype), x * tf.math.log1p(tf.where(none, tf.zeros((), x.dtype), y))
+    )
 
 
 @rewrites("Xdivy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from keras_blocks.export.lowerings.registry import rewrites
+from keras_blocks.export.lowerings.registry import exact_form, rewrites
 
 
 @rewrites("RGBToHSV")
@@ -44,6 +44,7 @@ def to_rgb(op: tf.Operation, images: tf.Tensor) -> tf.Tensor:
     return (1 - s + s * colours) * v
 
 
+@exact_form("AdjustSaturation")
 @rewrites("AdjustSaturation")
 def adjust_saturation(op: tf.Operation, images: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
     """The saturation times a factor, between 0 and 1."""
@@ -55,6 +56,7 @@ def adjust_saturation(op: tf.Operation, images: tf.Tensor, by: tf.Tensor) -> tf.
     return tf.where(hsv[..., :1] >= 1, grey, colours)
 
 
+@exact_form("AdjustHue")
 @rewrites("AdjustHue")
 def adjust_hue(op: tf.Operation, images: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
     """The hue turned by a part of the circle."""

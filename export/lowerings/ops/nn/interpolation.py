@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_blocks.export.lowerings.registry import rewrites
+from keras_blocks.export.lowerings.registry import exact_form, rewrites
+from keras_blocks.export.tracing.stand_ins import as_written
 
 
 def _rounds(op: tf.Operation, given: Any) -> bool:
@@ -33,12 +34,14 @@ def _is_exact_ratio(size: int | None, wanted: int) -> bool:
     return rest == 0 and quotient & (quotient - 1) == 0
 
 
+@exact_form("ResizeBilinear")
 @rewrites("ResizeBilinear", when=_rounds)
 def resize_bilinear(op: tf.Operation, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """One axis after the other, first that which leaves less to do."""
-    pixels = tf.cast(images, "float32")
+    pixels = images if images.dtype == tf.float64 else tf.cast(images, "float32")
     for axis in _order(images, size):
         place, last = _places(op, images, size, axis)
+        place, last = tf.cast(place, pixels.dtype), tf.cast(last, pixels.dtype)
         below = tf.floor(place)
         part = tf.reshape(place - below, [-1] + [1] * (3 - axis))
         first, second = (
@@ -72,24 +75,30 @@ def _places(
     """Where the output pixels lie among the input's, in the float32 of TensorFlow's kernels, and
     the last place of the input."""
     wanted, count = tf.get_static_value(size), images.shape[axis]
-    if wanted is None or count is None:
+    if images.dtype == tf.float64:
+        sizes = [tf.cast(n, "float64") for n in (tf.shape(images)[axis], size[axis - 1])]
+        steps = tf.cast(tf.range(size[axis - 1]), "float64")
+        ratio, corners = sizes[0] / sizes[1], (sizes[0] - 1) / tf.maximum(sizes[1] - 1, 1)
+    elif wanted is None or count is None:
         sizes = [tf.cast(n, "float32") for n in (tf.shape(images)[axis], size[axis - 1])]
         steps = tf.cast(tf.range(size[axis - 1]), "float32")
-        # A quotient of sizes that are known when it runs.
-        corners = tf.where(sizes[1] > 1, (sizes[0] - 1) / tf.maximum(sizes[1] - 1, 1), 1.0)
+        ratio = as_written("Div", *sizes)
+        corners = as_written("Div", sizes[0] - 1, tf.maximum(sizes[1] - 1, 1))
     else:
         # Computed here: what folds constants would put the sum into another order.
         sizes = [np.float32(count), np.float32(wanted[axis - 1])]
         steps = np.arange(wanted[axis - 1], dtype="float32")
+        ratio = sizes[0] / sizes[1]
         corners = (sizes[0] - 1) / max(sizes[1] - 1, np.float32(1))
     if op.get_attr("align_corners"):
         places = steps * corners
     elif not op.get_attr("half_pixel_centers"):
-        places = steps * (sizes[0] / sizes[1])
+        places = steps * ratio
     else:
-        places = (steps + np.float32(0.5)) * (sizes[0] / sizes[1])
+        half = np.float32(0.5) if isinstance(steps, np.ndarray) else tf.constant(0.5, steps.dtype)
+        places = (steps + half) * ratio
         if op.type == "ResizeBilinear":
-            places -= np.float32(0.5)
+            places -= half
     return tf.convert_to_tensor(places), tf.convert_to_tensor(sizes[0] - 1)
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.lowerings.registry import rewrites
+from keras_blocks.export.tracing.stand_ins import as_written
 
 Take = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -76,18 +77,21 @@ def transform_images(
     a = [transforms[:, k, None, None] for k in range(8)]
     rows = tf.cast(tf.range(size[0]), "float32")[None, :, None]
     columns = tf.cast(tf.range(size[1]), "float32")[None, None, :]
-    bottom = a[6] * columns + a[7] * rows + 1
-    x = (a[0] * columns + a[1] * rows + a[2]) / bottom
-    y = (a[3] * columns + a[4] * rows + a[5]) / bottom
+
+    def line(first: int, last: tf.Tensor) -> tf.Tensor:
+        across = as_written("Mul", a[first], columns)
+        down = as_written("Mul", a[first + 1], rows)
+        return as_written("Add", as_written("Add", across, down), last)
+
+    bottom = line(6, tf.ones_like(a[0]))
+    x, y = (as_written("Div", line(first, a[first + 2]), bottom) for first in (0, 3))
     x, y = _mapped(mode, x, sizes[1], op), _mapped(mode, y, sizes[0], op)
     fill = tf.cast(fill, "float32")
     take = _flat_pixels(tf.cast(images, "float32"), tf.range(shape[0])[:, None, None])
 
     def pixel(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
         inside = (row >= 0) & (row < sizes[0]) & (column >= 0) & (column < sizes[1])
-        at = take(
-            tf.clip_by_value(row, 0, sizes[0] - 1), tf.clip_by_value(column, 0, sizes[1] - 1)
-        )
+        at = take(tf.clip_by_value(row, 0, sizes[0] - 1), tf.clip_by_value(column, 0, sizes[1] - 1))
         return tf.where(inside[..., None], at, fill)
 
     if op.get_attr("interpolation") == b"NEAREST":
