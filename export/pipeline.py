@@ -58,8 +58,8 @@ def export_onnx(
         input_signature: for a subclassed model that has never been called: a list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
             each positional argument.
-        signature_key: str, which of the signatures of a SavedModel; None takes `serving_default`, or
-            the only one.
+        signature_key: str, which of the signatures of a SavedModel; None takes `serving_default`,
+            or the only one.
         external_data: bool, whether the weights go into a file of their own, `filepath` and
             `.data`, which must stay beside it. Those beyond 2 GB always do.
         verify: True or "usual", "fast" or "thorough" for less or more of the proof (see `levels`).

@@ -1,10 +1,10 @@
 """Traces a frozen graph anew, with other operations in place of those that have no ONNX form.
 
-The graph is run op by op in a trace: most operations are copied, what is computed
-from constants of a few numbers (the ranks and axes of code for any rank) is computed at once, loops and branches are entered,
-and what has a rewrite (see `lowerings.registry`) becomes what that makes of it. A rewrite may give
-values of its own making, such as a pair of reals for a complex number; its kind has the rewrites
-for whatever reads them.
+The graph is run op by op in a trace. Most operations are copied; what is computed from a few
+constants (the ranks and axes of code for any rank) is computed at once; loops and branches are
+entered; and what has a rewrite (see `lowerings.registry`) becomes what that makes of it. A rewrite
+may give values of its own making, such as a pair of reals for a complex number; its kind has the
+rewrites for whatever reads them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Retracing:
                 function.signature.name: function_def_to_graph(function)
                 for function in graph_def.library.function
             }
-        note_lists(self.graph, self.bodies)
+        self.elements = note_lists(self.graph, self.bodies)
         self.inputs = [self.graph.get_tensor_by_name(name) for name in inputs]
         self.outputs = [self.graph.get_tensor_by_name(name) for name in outputs]
         self.given = {self.graph.get_tensor_by_name(f"{n}:0").ref(): t for n, t in given.items()}
@@ -173,7 +173,10 @@ class Retracing:
             lambda *values: self._call(condition, state(values))[0],
             step,
             [given[k] for k in changing],
-            shape_invariants=[invariant_of(given[k], op.outputs[k]) for k in changing],
+            shape_invariants=[
+                invariant_of(given[k], op.outputs[k], self.elements.get(op.inputs[k].ref()))
+                for k in changing
+            ],
         )
         return state(results)
 

@@ -51,14 +51,19 @@ def refined(value: Value, tensor: tf.Tensor) -> Value:
     return value
 
 
-def invariant_of(value: Value, result: tf.Tensor) -> Any:
-    """What is known in every round of a loop of the shape of a value that goes round."""
+def invariant_of(value: Value, result: tf.Tensor, elements: tf.TensorShape | None) -> Any:
+    """What is known in every round of a loop of the shape of a value that goes round.
+
+    Args:
+        value: what goes in.
+        result: the tensor that stood for what comes out.
+        elements: the shape of the elements, if it is a list.
+    """
     if isinstance(value, Pair):
         return Pair(result.shape, result.shape)
     if isinstance(value, TensorList):
-        # A size of none is one that nothing was written for yet.
-        known = [size or None for size in value.elements.shape[1:]]
-        return TensorList(tf.TensorShape([None, *known]), tf.TensorShape([None]))
+        known = tf.TensorShape([None]).concatenate(elements)
+        return TensorList(known, tf.TensorShape([None]))
     if value.dtype == tf.variant:
         return value.shape
     return result.shape

@@ -1,4 +1,4 @@
-"""How the lists of a graph are used: what their elements are like, and which a Loop keeps by itself.
+"""How the lists of a graph are used: what their elements are like, and which a Loop collects.
 
 ONNX's Loop collects one value a round, and tf2onnx makes that of a list which is written once a
 round, in order, and stacked at the end; one that is only read is a tensor. Nothing is faster.
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 
 _KEPT, _SHAPE = "_kept_list", "_list_elements"
 _LOOPS = ("While", "StatelessWhile")
@@ -30,20 +31,23 @@ def elements_of(op: tf.Operation) -> tf.TensorShape:
     return tf.TensorShape(_note(op, _SHAPE))
 
 
-def note_lists(graph: tf.Graph, bodies: Mapping[str, Any]) -> None:
-    """Notes at each operation on a list whether it is left as it is, and what the elements are."""
-    groups = _Groups(graph, bodies)
-    for group in groups.all():
+def note_lists(graph: tf.Graph, bodies: Mapping[str, Any]) -> dict[Any, tf.TensorShape]:
+    """Notes at each operation on a list whether it is left as it is, and what the elements are.
+
+    Returns the shape of the elements of each list by the reference of its tensor.
+    """
+    shapes = {}
+    for group in _Groups(graph, bodies).all():
         kept, shape = group.is_kept(), group.element_shape()
+        shapes |= dict.fromkeys(group.tensors, shape)
         for op in group.ops:
             with op.graph.as_default():
                 op._set_attr(_KEPT, _attribute(b=kept))
                 op._set_attr(_SHAPE, _attribute(shape=shape.as_proto()))
+    return shapes
 
 
 def _attribute(**value: Any) -> Any:
-    from tensorflow.core.framework import attr_value_pb2
-
     return attr_value_pb2.AttrValue(**value)
 
 
@@ -62,6 +66,7 @@ class _Group:
     """
 
     ops: list[tf.Operation] = field(default_factory=list)
+    tensors: set[Any] = field(default_factory=set)
     loops: list[tuple[tf.Operation, Any, Any, int]] = field(default_factory=list)
     elsewhere: bool = False
 
@@ -152,6 +157,7 @@ class _Groups:
                 if x.dtype != tf.variant:
                     continue
                 group = groups.setdefault(self._leader(x.ref()), _Group())
+                group.tensors.add(x.ref())
                 if op.type.startswith(("TensorList", "EmptyTensorList")):
                     group.ops += [] if op in group.ops else [op]
                 elif inner and op.type not in _LOOPS:

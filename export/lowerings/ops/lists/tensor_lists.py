@@ -66,7 +66,7 @@ def write(op: tf.Operation, items: TensorList, index: tf.Tensor, value: tf.Tenso
     """The element in its place; a list that may grow grows to it."""
     if op.get_attr("resize_if_index_out_of_bounds"):
         items = _resize(items, tf.maximum(tf.shape(items.rows)[0], index + 1))
-    elements, value = _fit(items.elements, value)
+    elements, value = _fit(op, items.elements, value)
     place = tf.reshape(index, [1, 1])
     written = tf.tensor_scatter_nd_update(elements, place, value[None])
     rows = tf.shape(value)[:1] if value.shape.rank else tf.constant([0])
@@ -76,7 +76,7 @@ def write(op: tf.Operation, items: TensorList, index: tf.Tensor, value: tf.Tenso
 @_rewrites("TensorListPushBack")
 def push(op: tf.Operation, items: TensorList, value: tf.Tensor) -> TensorList:
     """The element behind all others."""
-    elements, padded = _fit(items.elements, value)
+    elements, padded = _fit(op, items.elements, value)
     rows = tf.shape(value)[:1] if value.shape.rank else tf.constant([0])
     return TensorList(tf.concat([elements, padded[None]], 0), tf.concat([items.rows, rows], 0))
 
@@ -84,13 +84,18 @@ def push(op: tf.Operation, items: TensorList, value: tf.Tensor) -> TensorList:
 @_rewrites("TensorListPopBack")
 def pop(op: tf.Operation, items: TensorList, shape: tf.Tensor) -> list[Any]:
     """The list without its last element, and that."""
-    return [TensorList(items.elements[:-1], items.rows[:-1]), items.elements[-1]]
+    last = tf.shape(items.rows)[0] - 1
+    return [TensorList(items.elements[:-1], items.rows[:-1]), read(op, items, last, shape)]
 
 
 @_rewrites("TensorListGetItem")
 def read(op: tf.Operation, items: TensorList, index: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """One element."""
-    return tf.gather(items.elements, index)
+    """One element, without what was put behind it to be as long as the others."""
+    element = tf.gather(items.elements, index)
+    known = elements_of(op)
+    if known.rank and known[0] is None:
+        return element[: tf.gather(items.rows, index)]
+    return element
 
 
 @_rewrites("TensorListStack")
@@ -171,10 +176,10 @@ def join(op: tf.Operation, items: TensorList, *more: Any) -> list[tf.Tensor]:
     return [tf.gather(rows, places), tf.cast(items.rows, "int64")]
 
 
-def _fit(elements: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _fit(op: tf.Operation, elements: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Elements and a value with zeros behind, so that their sizes are the same."""
-    known = [size or None for size in elements.shape[1:]]
-    if None not in known:
+    known = elements_of(op)
+    if known.is_fully_defined():
         return elements, value
     sizes, wanted = tf.shape(elements)[1:], tf.shape(value)
     largest = tf.maximum(sizes, wanted)

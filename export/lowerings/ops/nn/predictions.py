@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_blocks.export.lowerings.registry import rewrites
+from keras_blocks.export.tracing.stand_ins import as_written
 
 
 @rewrites("CTCGreedyDecoder")
@@ -49,7 +50,7 @@ def count_in_bins(op: tf.Operation, values: Any, ends: Any, bins: Any) -> tf.Ten
     """How many values fall into each of as many bins of one width; the ends take what is beyond."""
     step = (ends[1] - ends[0]) / tf.cast(bins, values.dtype)
     flat = tf.reshape(values, [-1])
-    places = tf.cast(tf.floor((tf.maximum(flat, ends[0]) - ends[0]) / step), "int64")
-    last = tf.cast(bins, "int64") - 1
-    hot = tf.equal(tf.minimum(places, last)[:, None], tf.range(last + 1)[None])
+    places = tf.floor(as_written("Div", tf.maximum(flat, ends[0]) - ends[0], step))
+    places = tf.minimum(places, tf.cast(bins - 1, values.dtype))
+    hot = tf.equal(tf.cast(places, "int32")[:, None], tf.range(bins)[None])
     return tf.reduce_sum(tf.cast(hot, op.outputs[0].dtype), 0)

@@ -60,8 +60,8 @@ def crop_and_resize(op: tf.Operation, images: Any, boxes: Any, number: Any, size
 def _places(start: Any, end: Any, last: Any, count: Any) -> tf.Tensor:
     steps = tf.cast(tf.range(count), "float32")[None]
     between = tf.cast(tf.maximum(count - 1, 1), "float32")
-    step = (end - start) * last / between
-    several = start[:, None] * last + steps * step[:, None]
+    step = as_written("Div", (end - start) * last, between)
+    several = as_written("Add", start[:, None] * last, as_written("Mul", step[:, None], steps))
     middle = 0.5 * (start + end)[:, None] * last + tf.zeros_like(steps)
     return tf.where(count > 1, several, middle)
 
