@@ -17,7 +17,11 @@ class Pair(NamedTuple):
 
     real: Any
     imaginary: Any
-    kind = "complex numbers"
+
+    @property
+    def kind(self) -> str:
+        """What messages call it."""
+        return "complex numbers"
 
 
 class TensorList(NamedTuple):
@@ -30,10 +34,15 @@ class TensorList(NamedTuple):
 
     elements: Any
     rows: Any
-    kind = "a list of tensors"
+
+    @property
+    def kind(self) -> str:
+        """What messages call it."""
+        return "a list of tensors"
 
 
-Value = tf.Tensor | Pair | TensorList
+Value = Any
+"""A tensor, a `Pair` or a `TensorList`."""
 
 
 def is_composite(value: Any) -> bool:

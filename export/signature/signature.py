@@ -267,14 +267,15 @@ def _output_specs(model: keras.Model, traced: Any, taken: list[str]) -> tuple[Te
     outputs = traced.structured_outputs
     leaves = _leaves(outputs)
     names = unique_names(output_names(model, outputs), taken)
-    declared = [tuple(tensor.shape) for tensor in _declared(model, len(leaves))]
-    return tuple(map(_output_spec, names, leaves, declared or [None] * len(leaves)))
+    return tuple(map(_output_spec, names, leaves, _declared_shapes(model, len(leaves))))
 
 
-def _declared(model: keras.Model, count: int) -> list[Any]:
-    """The outputs as a functional model declares them, if it does."""
+def _declared_shapes(model: keras.Model, count: int) -> list[tuple[int | None, ...] | None]:
+    """The shapes of the outputs as a functional model declares them; None where it does not."""
     declared = keras.tree.flatten(getattr(model, "outputs", None) or [])
-    return declared if len(declared) == count else []
+    if len(declared) != count:
+        return [None] * count
+    return [tuple(tensor.shape) for tensor in declared]
 
 
 def _output_spec(name: str, leaf: Any, declared: tuple[int | None, ...] | None) -> TensorSpec:

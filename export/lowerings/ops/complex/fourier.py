@@ -37,8 +37,8 @@ def _transform(
         x.set_shape([None, *static[-2:]])
     spec = tf.TensorSpec([x.shape[0], None, 2], x.dtype)
     lengths = None if length is None else tf.cast(tf.reshape(length, []), "int64")
-    attributes = {"axis": 1, "onesided": int(one_sided), "inverse": int(inverse)}
-    (y,) = onnx_node("DFT", [x, lengths], [spec], **attributes)
+    sides: dict[str, Any] = {"onesided": int(one_sided), "inverse": int(inverse)}
+    (y,) = onnx_node("DFT", [x, lengths], [spec], domain="", axis=1, **sides)
     if static.rank != 3:
         y = tf.reshape(y, tf.concat([shape[:-2], tf.shape(y)[1:]], 0))
     parts = tf.unstack(tf.cast(y, dtype), 2, axis=-1)
@@ -51,7 +51,7 @@ def _transform(
 
 
 def _is_power_of_two(size: int | None) -> bool:
-    return bool(size) and size & (size - 1) == 0
+    return size is not None and size > 0 and size & (size - 1) == 0
 
 
 def _along(op: tf.Operation, z: Any, axis: int, **options: Any) -> Pair:

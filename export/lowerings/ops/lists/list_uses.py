@@ -36,7 +36,7 @@ def note_lists(graph: tf.Graph, bodies: Mapping[str, Any]) -> dict[Any, tf.Tenso
 
     Returns the shape of the elements of each list by the reference of its tensor.
     """
-    shapes = {}
+    shapes: dict[Any, tf.TensorShape] = {}
     for group in _Groups(graph, bodies).all():
         kept, shape = group.is_kept(), group.element_shape()
         shapes |= dict.fromkeys(group.tensors, shape)
@@ -184,9 +184,9 @@ def _functions(op: tf.Operation, bodies: Mapping[str, Any]) -> Iterator[Any]:
     for name in _BODIES:
         value = _note(op, name)
         for each in value if isinstance(value, list) else [value]:
-            inner = getattr(each, "name", None)
-            if inner in bodies:
-                yield bodies[inner]
+            inner = bodies.get(getattr(each, "name", ""))
+            if inner is not None:
+                yield inner
 
 
 def _said_shape(op: tf.Operation) -> tf.TensorShape | None:

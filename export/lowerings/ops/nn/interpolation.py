@@ -21,10 +21,26 @@ from keras_blocks.export.tracing.stand_ins import as_written
 
 def _rounds(op: tf.Operation, given: Any) -> bool:
     """Whether the ratio of the sizes is not a power of two, or not known to be one."""
-    wanted = tf.get_static_value(op.inputs[1])
-    if wanted is None:
-        return True
-    return not all(map(_is_exact_ratio, op.inputs[0].shape[1:3], wanted.tolist()))
+    images, size = op.inputs
+    wanted = tf.get_static_value(size)
+    if wanted is not None:
+        return not all(map(_is_exact_ratio, images.shape[1:3], wanted.tolist()))
+    factors = _factors(size, images)
+    return not factors or not all(_is_exact_ratio(1, factor) for factor in factors)
+
+
+def _factors(size: tf.Tensor, images: tf.Tensor) -> list[int]:
+    """By what the sizes of the images are multiplied (`UpSampling2D`); empty if it is not known."""
+    if size.op.type != "Mul":
+        return []
+    for factor, own in (size.op.inputs, list(size.op.inputs)[::-1]):
+        values, cut = tf.get_static_value(factor), own.op
+        if values is not None and cut.type == "StridedSlice" and cut.inputs[0].op.type == "Shape":
+            ends = [tf.get_static_value(x) for x in cut.inputs[1:]]
+            same = cut.inputs[0].op.inputs[0] is images
+            if same and [end.tolist() for end in ends if end is not None] == [[1], [3], [1]]:
+                return values.reshape(-1).tolist()
+    return []
 
 
 def _is_exact_ratio(size: int | None, wanted: int) -> bool:

@@ -47,6 +47,14 @@ def test_ratios_without_rounding_are_left_to_the_runtime(tmp_path):
     exported.check(images(2, 8, 8, 3), EXACT)
 
 
+@pytest.mark.parametrize("shape", [(5, 4, 3), (None, None, 3)], ids=["fixed", "free"])
+def test_up_sampling_by_two_is_one_resize(shape, tmp_path):
+    layer = keras.layers.UpSampling2D((2, 4), interpolation="bilinear")
+    exported = Exported(keras.Sequential([keras.Input(shape), layer]), tmp_path / "m.onnx")
+    assert exported.ops["Resize"] == 1
+    exported.check(images(2, 5, 4, 3), EXACT)
+
+
 @pytest.mark.parametrize("size", [(5, 9), (12, 5)])
 def test_an_image_too_small_for_its_crop_keeps_its_proportions(size, tmp_path):
     model = keras.Sequential([keras.Input((*size, 3)), keras.layers.CenterCrop(8, 6)])
