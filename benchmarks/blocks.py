@@ -27,7 +27,7 @@ import onnxruntime
 import tensorflow as tf
 from harness import RESULTS, RUNS, Race, describe, race, save, surroundings
 from one_thread import session_options
-from peers import BLOCKS, Pair, recurrent
+from peers import BLOCKS, Pair, ragged_pairs, recurrent
 from ratios import line, plot, report, verdicts
 from rich.console import Console
 
@@ -52,7 +52,7 @@ def main(quick: bool, only: str, output: Path) -> None:
     console.print(describe(facts), highlight=False)
     runs = 5 if quick else RUNS
     hidden = HIDDEN[:1] if quick else HIDDEN
-    blocks = [pair for pair in BLOCKS if only.lower() in pair.name.lower()]
+    blocks = [pair for pair in [*BLOCKS, *ragged_pairs()] if only.lower() in pair.name.lower()]
     special = [
         pair for units in hidden for pair in recurrent(units) if only.lower() in pair.name.lower()
     ]
@@ -95,7 +95,8 @@ def _training_step(model: keras.Model, x: Any) -> Callable[[], Any]:
     def step() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(behind)
-            loss = tf.reduce_mean(tf.square(model(x, training=True)))
+            y = model(x, training=True)
+            loss = tf.reduce_mean(tf.square(y.values if isinstance(y, tf.RaggedTensor) else y))
         gradients = tape.gradient(loss, [*weights, *behind])
         if weights:
             optimizer.apply(gradients[: len(weights)], weights)
@@ -148,7 +149,8 @@ def _session(
     # The stock exporter has names of its own.
     first = session.get_inputs()[0].name
     named = {first if name is None else name: value for name, value in feeds.items()}
-    np.testing.assert_allclose(session.run(None, named)[0], expected.numpy(), **SAME)
+    flat = expected.values if isinstance(expected, tf.RaggedTensor) else expected
+    np.testing.assert_allclose(session.run(None, named)[0], flat.numpy(), **SAME)
     return lambda: session.run(None, named)
 
 

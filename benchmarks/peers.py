@@ -26,6 +26,8 @@ class Pair:
         tokens: bool, whether the input is token ids, 0 behind the end of each row.
         ragged: bool, whether ours takes the rows ragged; stock Keras has no ragged layers, so the
             peer takes them padded and masked.
+        lengths: how long the rows of tokens are: "spread" evenly up to the longest, all "equal", or
+            "unequal", a third of the longest on average.
         batch: int.
     """
 
@@ -36,6 +38,7 @@ class Pair:
     drawn: tuple[int, ...] = (TIME, FEATURES)
     tokens: bool = False
     ragged: bool = False
+    lengths: str = "spread"
     batch: int = BATCH
 
     def models(self) -> tuple[keras.Model, keras.Model]:
@@ -54,8 +57,13 @@ class Pair:
         if not self.tokens:
             x = tf.constant(generator.normal(size=shape).astype("float32"))
             return x, x
-        lengths = generator.integers(1, self.drawn[0] + 1, self.batch)
-        lengths[0] = self.drawn[0]
+        longest = self.drawn[0]
+        lengths = {
+            "spread": generator.integers(1, longest + 1, self.batch),
+            "equal": np.full(self.batch, longest),
+            "unequal": 1 + (longest - 1) * generator.permutation(self.batch) ** 2 // self.batch**2,
+        }[self.lengths]
+        lengths[0] = longest
         values = generator.integers(1, WORDS, shape).astype("int32")
         padded = tf.constant(np.where(np.arange(self.drawn[0]) < lengths[:, None], values, 0))
         rows = tf.RaggedTensor.from_tensor(padded, lengths.tolist()) if self.ragged else padded
@@ -124,7 +132,82 @@ BLOCKS = [
         **VOLUME,
     ),
     Pair("Recurrence", lambda: kb.Recurrence(kb.Vanilla(64)), lambda: keras.layers.SimpleRNN(64)),
+    Pair("GlobalMaxPooling", kb.GlobalMaxPooling, keras.layers.GlobalMaxPooling2D, **IMAGE),
+    Pair(
+        "GlobalAveragePooling",
+        kb.GlobalAveragePooling,
+        keras.layers.GlobalAveragePooling2D,
+        **IMAGE,
+    ),
+    Pair(
+        "Map",
+        lambda: kb.Map(keras.layers.Dense(64)),
+        lambda: keras.layers.TimeDistributed(keras.layers.Dense(64)),
+        (TIME, FEATURES),
+    ),
 ]
+
+
+def attention(block: bool, causal: bool = False) -> keras.Model:
+    """Token ids through an embedding into self-attention of four heads."""
+    tokens = keras.Input((None,), dtype="int32", ragged=block)
+    kind = kb.MultiHeadAttention if block else keras.layers.MultiHeadAttention
+    embed = kb.Embedding if block else keras.layers.Embedding
+    x = embed(WORDS, FEATURES, mask_zero=not block)(tokens)
+    return keras.Model(tokens, kind(4, FEATURES // 4)(x, x, use_causal_mask=causal))
+
+
+def attention_pooling() -> keras.Model:
+    """What `AttentionPooling(64)` computes, of stock layers, for rows of one length."""
+    tokens = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(WORDS, FEATURES)(tokens)
+    scores = keras.layers.Dense(1, use_bias=False)(keras.layers.Dense(64, "tanh")(x))
+    weights = keras.layers.Softmax(axis=1)(scores)
+    pooled = keras.layers.Dot(axes=1)([weights, x])
+    return keras.Model(tokens, keras.layers.Flatten()(pooled))
+
+
+def positions(block: bool) -> keras.Model:
+    """Token ids with trained positions added, through a mapped layer."""
+    tokens = keras.Input((None,), dtype="int32", ragged=block)
+    if block:
+        x = kb.Embedding(WORDS, FEATURES)(tokens)
+        x = kb.Add()([x, kb.PositionEmbedding(TIME)(x)])
+        return keras.Model(tokens, kb.Map(keras.layers.Dense(FEATURES))(x))
+    x = keras.layers.Embedding(WORDS, FEATURES)(tokens)
+    places = keras.layers.Lambda(lambda x: tf.range(tf.shape(x)[1]), output_shape=(None,))(tokens)
+    x = keras.layers.Add()([x, keras.layers.Embedding(TIME, FEATURES)(places)])
+    return keras.Model(tokens, keras.layers.Dense(FEATURES)(x))
+
+
+def ragged_pairs() -> list[Pair]:
+    """Blocks on ragged rows beside stock layers on padded ones, of equal and of unequal lengths."""
+    stock = keras.layers
+    made = {
+        "GlobalMaxPooling": (
+            lambda: embedded(kb.GlobalMaxPooling(), block=True, mask=False),
+            lambda: embedded(stock.GlobalMaxPooling1D(), block=False, mask=False),
+        ),
+        "GlobalAveragePooling": (
+            lambda: embedded(kb.GlobalAveragePooling(), block=True, mask=False),
+            lambda: embedded(stock.GlobalAveragePooling1D(), block=False),
+        ),
+        "AttentionPooling": (
+            lambda: embedded(kb.AttentionPooling(64), block=True, mask=False),
+            attention_pooling,
+        ),
+        "MultiHeadAttention": (lambda: attention(True), lambda: attention(False)),
+        "MultiHeadAttention causal": (
+            lambda: attention(True, causal=True),
+            lambda: attention(False, causal=True),
+        ),
+        "Positions, Add, Map": (lambda: positions(True), lambda: positions(False)),
+    }
+    return [
+        Pair(f"{name}, {lengths}", *both, ragged=True, lengths=lengths, **TOKENS)
+        for lengths in ("equal", "unequal")
+        for name, both in made.items()
+    ]
 
 
 def recurrent(hidden: int) -> list[Pair]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keras_blocks.export.files.float16 import to_float16
     from keras_blocks.export.files.optimization import optimize
     from keras_blocks.export.files.quantization import quantize
+    from keras_blocks.export.generation import decoding_step, generation_loop
     from keras_blocks.export.lowerings import converts, lowers
     from keras_blocks.export.pipeline import export_onnx
     from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
@@ -35,7 +36,9 @@ _HOMES = {
     "check_parity": "verification.parity",
     "compare_files": "files.file_comparison",
     "converts": "lowerings",
+    "decoding_step": "generation",
     "export_onnx": "pipeline",
+    "generation_loop": "generation",
     "lowers": "lowerings",
     "onnx_node": "tracing.stand_ins",
     "optimize": "files.optimization",
@@ -51,7 +54,9 @@ __all__ = [
     "check_parity",
     "compare_files",
     "converts",
+    "decoding_step",
     "export_onnx",
+    "generation_loop",
     "lowers",
     "onnx_node",
     "optimize",

@@ -7,21 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import onnx
 
 from keras_blocks.contract import PROOF_METADATA_KEY
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.loading import as_model
-from keras_blocks.export.conversion.tf2onnx_driver import DEFAULT_OPSET, to_onnx
+from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
 from keras_blocks.export.onnx_io.atomic_write import beside, folders_for, serialized
 from keras_blocks.export.onnx_io.external_data import Apart, pair_beside, without_older_data
 from keras_blocks.export.onnx_io.graphs import op_counts
+from keras_blocks.export.passes.opset.newest import (
+    LOWEST_DEFAULT_OPSET,
+    opset_of,
+    opsets_of,
+    withheld_ops,
+)
 from keras_blocks.export.progress import shown
-from keras_blocks.export.reports.report import ExportResult
-from keras_blocks.export.signature.padding import proven_signature
+from keras_blocks.export.reports.report import ExportResult, Price
 from keras_blocks.export.tracing.file_dtypes import computes_in
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
+from keras_blocks.export.verification.padding import proven_signature
 from keras_blocks.export.verification.parity import verify_file
 from keras_blocks.runtime.external_data import count_bytes
+from keras_blocks.runtime.releases import loads_in
 from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
 
@@ -54,8 +62,11 @@ def export_onnx(
             the path of one: of a `.keras` file, or of a folder that `model.export` or
             `tf.saved_model.save` wrote.
         filepath: str, where the file goes; `.onnx` by custom. Missing folders are made.
-        opset_version: int, the version of the ONNX operators, 15 or more; None takes the default.
-        input_signature: for a subclassed model that has never been called: a list with a
+        opset_version: int, the version of the ONNX operators, 15 or more. None takes the lowest, 17
+            at least, with which the file is as small and as fast as with the newest, so that as
+            many runtimes as possible load it. Below it the result's `price` says what it costs.
+        input_signature: for a subclassed model that has never been called; one that was, since this
+            was imported, is exported with all arguments of its last call. A list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
             each positional argument.
         signature_key: str, which of the signatures of a SavedModel; None takes `serving_default`,
@@ -90,12 +101,15 @@ def export_onnx(
         level_of(verify), Budget(time_budget)  # before the work, so that an error costs none
     target = Path(filepath)
     with folders_for(target):
-        opset = DEFAULT_OPSET if opset_version is None else opset_version
         model = as_model(model, signature_key)
         apart: Apart = {}
         with shown("converting", verbose):
             signature = proven_signature(model, input_signature)
-            converted = to_onnx(model, signature, opset, apart)
+            with withheld_ops() as withheld:
+                converted = to_onnx(model, signature, opset_version, apart)
+            price = None
+            if opset_version is not None and (withheld or opset_version < LOWEST_DEFAULT_OPSET):
+                price = _price(converted, to_onnx(model, signature, None, {}))
         if external_data or apart:
             place = pair_beside(target, converted, apart)
         else:
@@ -123,11 +137,22 @@ def export_onnx(
         return ExportResult(
             filepath=str(target),
             contract=signature.contract,
-            opset_version=opset,
+            opset_version=opset_of(converted),
             op_counts=op_counts(converted),
             size_bytes=count_bytes(target),
             parity=parity,
+            loads_in=loads_in(opsets_of(converted), converted.ir_version),
+            price=price,
         )
+
+
+def _price(converted: onnx.ModelProto, default: onnx.ModelProto) -> Price | None:
+    """What an opset costs that lacks what the default one offers; None if it is nothing."""
+    nodes, fewest = (sum(op_counts(each).values()) for each in (converted, default))
+    if nodes <= fewest:
+        return None
+    loads = loads_in(opsets_of(default), default.ir_version)
+    return Price(nodes, fewest, opset_of(default), loads)
 
 
 def _load(written: Path, advice: str = "") -> None:

@@ -7,6 +7,8 @@ The names below load on first use (PEP 562), so that `import keras_blocks` and
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,14 @@ from typing import TYPE_CHECKING, Any
 from keras_blocks.errors import KerasBlocksError, MissingExtraError, ParityError, TreeError
 from keras_blocks.lazy import member
 
+# onnxruntime (from 1.32 on) asks a host for where to send telemetry and leaves a folder in ~/.cache
+# when it is imported, unless this is set by then. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 if TYPE_CHECKING:
     from keras_blocks.mechanisms.convolution import Convolution
+    from keras_blocks.mechanisms.generation import Generation
+    from keras_blocks.mechanisms.map import Map
     from keras_blocks.mechanisms.recurrence import Recurrence
     from keras_blocks.mechanisms.stacked import Stacked
     from keras_blocks.mechanisms.trees.cells.base import TreeCell
@@ -24,10 +32,29 @@ if TYPE_CHECKING:
     from keras_blocks.mechanisms.trees.cells.tensor import RecursiveTensorCell
     from keras_blocks.mechanisms.trees.tree_recursive import TreeRecursive
     from keras_blocks.nonlinearities import Rectifier, Sigmoid, Tanh
+    from keras_blocks.units.attention import MultiHeadAttention
+    from keras_blocks.units.attention_pooling import AttentionPooling
+    from keras_blocks.units.dense_rows import ToDense, ToRagged
     from keras_blocks.units.embedding import Embedding
+    from keras_blocks.units.global_pooling import (
+        GlobalAveragePooling,
+        GlobalMaxPooling,
+        GlobalSumPooling,
+    )
     from keras_blocks.units.gru import GRU, GRUCell
     from keras_blocks.units.lstm import LSTM, LSTMCell
     from keras_blocks.units.max_pooling import MaxPooling
+    from keras_blocks.units.merging import (
+        Add,
+        Average,
+        Concatenate,
+        Maximum,
+        Minimum,
+        Multiply,
+        Subtract,
+    )
+    from keras_blocks.units.positions import PositionEmbedding, SinePositionEncoding
+    from keras_blocks.units.repeat_vector import RepeatVector
     from keras_blocks.units.softmax import Softmax
     from keras_blocks.units.vanilla import Vanilla
 
@@ -38,16 +65,35 @@ _HOMES = {
     "Softmax": "units.softmax",
     "Embedding": "units.embedding",
     "MaxPooling": "units.max_pooling",
+    "GlobalMaxPooling": "units.global_pooling",
+    "GlobalAveragePooling": "units.global_pooling",
+    "GlobalSumPooling": "units.global_pooling",
+    "AttentionPooling": "units.attention_pooling",
+    "MultiHeadAttention": "units.attention",
     "GRU": "units.gru",
     "GRUCell": "units.gru",
     "LSTM": "units.lstm",
     "LSTMCell": "units.lstm",
+    "RepeatVector": "units.repeat_vector",
+    "SinePositionEncoding": "units.positions",
+    "PositionEmbedding": "units.positions",
+    "ToDense": "units.dense_rows",
+    "ToRagged": "units.dense_rows",
+    "Add": "units.merging",
+    "Subtract": "units.merging",
+    "Multiply": "units.merging",
+    "Average": "units.merging",
+    "Maximum": "units.merging",
+    "Minimum": "units.merging",
+    "Concatenate": "units.merging",
     "Sigmoid": "nonlinearities",
     "Tanh": "nonlinearities",
     "Rectifier": "nonlinearities",
     "Stacked": "mechanisms.stacked",
+    "Map": "mechanisms.map",
     "Convolution": "mechanisms.convolution",
     "Recurrence": "mechanisms.recurrence",
+    "Generation": "mechanisms.generation",
     "TreeRecursive": "mechanisms.trees.tree_recursive",
     "TreeCell": "mechanisms.trees.cells.base",
     "ChildSumTreeLSTMCell": "mechanisms.trees.cells.lstm",
@@ -60,23 +106,42 @@ _SUBMODULES = frozenset({"contract", "errors", "export", "ragged", "serving", "t
 __all__ = [
     "GRU",
     "LSTM",
+    "Add",
+    "AttentionPooling",
+    "Average",
     "ChildSumTreeLSTMCell",
+    "Concatenate",
     "Convolution",
     "Embedding",
     "GRUCell",
+    "Generation",
+    "GlobalAveragePooling",
+    "GlobalMaxPooling",
+    "GlobalSumPooling",
     "KerasBlocksError",
     "LSTMCell",
+    "Map",
     "MaxPooling",
+    "Maximum",
+    "Minimum",
     "MissingExtraError",
+    "MultiHeadAttention",
+    "Multiply",
     "NaryTreeLSTMCell",
     "ParityError",
+    "PositionEmbedding",
     "Rectifier",
     "Recurrence",
     "RecursiveTensorCell",
+    "RepeatVector",
     "Sigmoid",
+    "SinePositionEncoding",
     "Softmax",
     "Stacked",
+    "Subtract",
     "Tanh",
+    "ToDense",
+    "ToRagged",
     "TreeCell",
     "TreeError",
     "TreeGRUCell",
@@ -95,6 +160,7 @@ def __dir__() -> list[str]:
 
 def _register_with_keras() -> None:
     with contextlib.suppress(KerasBlocksError):
+        importlib.import_module(f"{__name__}.ragged_losses")
         for name in _HOMES:
             __getattr__(name)
 

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.errors import KerasBlocksError
+from keras_blocks.refusals import KnowsTwins
 
 if keras.backend.backend() != "tensorflow":
     raise KerasBlocksError(
@@ -25,6 +26,11 @@ if keras.backend.backend() != "tensorflow":
 def is_ragged(x: Any) -> bool:
     """Whether `x` is a ragged tensor, real or symbolic."""
     return isinstance(x, tf.RaggedTensor) or (isinstance(x, keras.KerasTensor) and x.ragged)
+
+
+def holds_ragged(structure: Any) -> bool:
+    """Whether a tensor, or any of a list or dictionary of them, is ragged."""
+    return any(is_ragged(x) for x in keras.tree.flatten(structure))
 
 
 def ragged_spec(shape: tuple[int | None, ...], dtype: str) -> keras.KerasTensor:
@@ -39,7 +45,9 @@ def from_row_splits(values: tf.Tensor, row_splits: tf.Tensor) -> tf.RaggedTensor
 
 def map_values(function: Callable[[tf.Tensor], tf.Tensor], x: tf.RaggedTensor) -> tf.RaggedTensor:
     """Applies a function of vectors to every step of every row; it must keep the first axis."""
-    return from_row_splits(function(x.values), x.row_splits)
+    # TensorFlow adds and multiplies ragged tensors without a comparison of their rows, and in a
+    # form that converts, only where they share one row partition; so does whatever keeps the rows.
+    return x.with_values(function(x.values))
 
 
 def to_padded(
@@ -68,11 +76,28 @@ def to_padded(
 
 
 def from_padded(dense: tf.Tensor, mask: tf.Tensor, row_splits: tf.Tensor) -> tf.RaggedTensor:
-    """The inverse of `to_padded`: keeps the steps where the mask is set."""
+    """Keeps the steps of (batch, time, ...) where the mask is set, as rows of these splits."""
     return from_row_splits(tf.gather_nd(dense, tf.where(mask)), row_splits)
 
 
-class AcceptsRagged:
+def unpad_like(x: tf.RaggedTensor, dense: tf.Tensor, mask: tf.Tensor) -> tf.RaggedTensor:
+    """The inverse of `to_padded`: (batch, time, ...) as rows like those of `x`."""
+    return x.with_values(tf.gather_nd(dense, tf.where(mask)))
+
+
+def from_dense(x: tf.Tensor, mask: tf.Tensor | None = None) -> tf.RaggedTensor:
+    """The steps of (batch, time, ...) as rows: all of them, or those where the mask is set."""
+    if mask is not None:
+        mask = tf.cast(mask, tf.bool)
+        ends = tf.cumsum(tf.reduce_sum(tf.cast(mask, tf.int64), axis=1))
+        return from_padded(x, mask, tf.concat([tf.zeros([1], tf.int64), ends], axis=0))
+    sizes = tf.shape(x, tf.int64)
+    values = tf.reshape(x, tf.concat([[sizes[0] * sizes[1]], sizes[2:]], axis=0))
+    values = tf.ensure_shape(values, [None, *x.shape[2:]])
+    return from_row_splits(values, tf.range(sizes[0] + 1) * sizes[1])
+
+
+class AcceptsRagged(KnowsTwins):
     """Mixin for layers whose `call` takes a ragged tensor where it takes a dense one.
 
     Goes in front of the layer's other base class. Symbolic calls on a ragged input give a ragged
@@ -81,22 +106,27 @@ class AcceptsRagged:
 
     ragged_output = True
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer as Keras does, apart from two things that Keras cannot do on ragged."""
         regularizer = self.activity_regularizer  # type: ignore[attr-defined]
-        if regularizer is not None and self.ragged_output and is_ragged(inputs):
+        if regularizer is not None and self.ragged_output and holds_ragged((args, kwargs)):
             raise ValueError(
                 f"{type(self).__name__}: an activity regularizer needs a dense output, and this "
                 "one is ragged. Leave `activity_regularizer` out, or regularize the weights."
             )
+        given = keras.tree.flatten((args, kwargs))
+        for x in given:
+            _refuse_two_ragged_axes(self, x)
         # Under mixed precision Keras casts inputs first; its cast of a symbol forgets `ragged`.
-        self._convert_input_args = not (isinstance(inputs, keras.KerasTensor) and inputs.ragged)
-        return super().__call__(inputs, *args, **kwargs)  # type: ignore[misc]
+        self._convert_input_args = not any(
+            isinstance(x, keras.KerasTensor) and x.ragged for x in given
+        )
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The symbolic output, ragged where the input is."""
         outputs = super().compute_output_spec(inputs, *args, **kwargs)  # type: ignore[misc]
-        if not is_ragged(inputs):
+        if not holds_ragged((inputs, args, kwargs)):
             return outputs
         # XLA has no ragged tensors; Keras looks here when a model is compiled.
         self.supports_jit = False
@@ -105,3 +135,15 @@ class AcceptsRagged:
     def ragged_output_spec(self, outputs: Any) -> Any:
         """What becomes of the dense symbolic outputs when the input is ragged."""
         return ragged_spec(outputs.shape, outputs.dtype) if self.ragged_output else outputs
+
+
+def _refuse_two_ragged_axes(layer: Any, inputs: Any) -> None:
+    if isinstance(inputs, tf.RaggedTensor) and inputs.ragged_rank != 1:
+        raise ValueError(
+            f"{type(layer).__name__}: a ragged input must be ragged along axis 1 alone, (batch, "
+            f"None, ...): of the axes behind it the size must be known. Received: "
+            f"shape {inputs.shape} with {inputs.ragged_rank} ragged axes. "
+            "Of nested lists tf.ragged.constant(rows, ragged_rank=1) makes one; "
+            "`merge_dims(0, 1)` makes a row of each inner row, `merge_dims(1, 2)` one of all of "
+            "them."
+        )

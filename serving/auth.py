@@ -43,10 +43,22 @@ class ApiKeys:
 
     Args:
         keys: the keys.
+        path: the file that they are from, or None.
     """
 
-    def __init__(self, keys: Iterable[str] = ()):
+    def __init__(self, keys: Iterable[str] = (), path: Path | None = None):
         self._keys = [key.encode() for key in keys]
+        self._path = path
+
+    def reload(self) -> None:
+        """Reads the file again.
+
+        Raises:
+            OSError: it cannot be read.
+            KerasBlocksError: it holds none.
+        """
+        if self._path is not None:
+            self._keys = read_keys(self._path)._keys
 
     def __bool__(self) -> bool:
         """Whether a key is needed."""
@@ -80,18 +92,45 @@ def read_keys(path: str | os.PathLike[str]) -> ApiKeys:
     keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:
         raise KerasBlocksError(f"{path} holds no API key; write one on each line")
-    return ApiKeys(keys)
+    return ApiKeys(keys, Path(path))
 
 
 def tls_context(
-    certificate: str | os.PathLike[str], key: str | os.PathLike[str], protocol: str
+    certificate: str | os.PathLike[str],
+    key: str | os.PathLike[str],
+    protocol: str,
+    client_ca: str | os.PathLike[str] | None = None,
 ) -> ssl.SSLContext:
     """TLS with a certificate and its private key, for one protocol: "http/1.1" or "h2".
 
+    Args:
+        certificate: a PEM file.
+        key: a PEM file.
+        protocol: the one that is spoken.
+        client_ca: a PEM file of the authorities of whom clients must show a certificate, or None.
     Raises:
         KerasBlocksError: the files hold no certificate and key that belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_certificate(context, certificate, key)
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError as error:
+            raise KerasBlocksError(f"{client_ca} holds no certificate: {error}") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols([protocol])
+    return context
+
+
+def load_certificate(
+    context: ssl.SSLContext, certificate: str | os.PathLike[str], key: str | os.PathLike[str]
+) -> None:
+    """Has a context show a certificate from now on.
+
+    Raises:
+        KerasBlocksError: the files hold no certificate and key that belong together.
+    """
     try:
         # No password: a server that starts by itself has nobody to ask.
         context.load_cert_chain(certificate, key, password="")
@@ -99,5 +138,3 @@ def tls_context(
         raise KerasBlocksError(
             f"{certificate} and {key} hold no certificate and its key without a password: {error}"
         ) from error
-    context.set_alpn_protocols([protocol])
-    return context

@@ -65,3 +65,7 @@ class RequestError(Exception):
         self.status = status
         self.headers = headers or {}
         self.closes = closes
+
+
+class LoadingError(KerasBlocksError):
+    """The models of the start are still being loaded."""

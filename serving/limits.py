@@ -53,7 +53,8 @@ def check_limits(
             if steps > limits.padded_steps:
                 raise refuse(
                     spec.name,
-                    f"{steps} steps in all, at most {limits.padded_steps} allowed in one request",
+                    f"{steps} steps in all, at most {limits.padded_steps} allowed in one request "
+                    f"(--max-steps)",
                 )
             continue
         splits = inputs[spec.row_splits_name]
@@ -66,7 +67,7 @@ def check_limits(
                 spec.name,
                 f"{len(sizes)} rows with a longest row of {longest} steps are "
                 f"{len(sizes) * longest} steps when padded, at most {limits.padded_steps} "
-                f"allowed; send long and short rows in separate requests",
+                f"allowed (--max-steps); send long and short rows in separate requests",
             )
 
 
@@ -85,7 +86,8 @@ def check_answer(outputs: Mapping[str, np.ndarray], limits: Limits) -> None:
     if size > limits.answer_bytes:
         raise ContractError(
             f"the answer would have {size} bytes, at most {limits.answer_bytes} allowed; "
-            f"send fewer rows, or ask for fewer outputs"
+            f"send fewer rows, ask for fewer outputs, or have the server started with a larger "
+            f"--max-answer-mb"
         )
 
 

@@ -58,6 +58,8 @@ class Model:
         name: str | None = None,
         version: int = 1,
         threads: int | None = None,
+        arena: bool = True,
+        links: bool = True,
     ) -> Model:
         """Loads an ONNX file, with the contract it brings or one derived from its graph.
 
@@ -66,11 +68,13 @@ class Model:
             name: str, the file's stem by default.
             version: int.
             threads: int, the threads that one run may use; None leaves it to onnxruntime.
+            arena: bool, whether the memory of a run is kept for the next one, which is faster.
+            links: bool, whether weights beside the file may be links to elsewhere.
         Raises:
             ModelLoadError: the file is missing, broken, or cannot be served.
         """
         try:
-            session = Session(path, threads)
+            session = Session(path, threads, arena=arena, links=links)
             contract = contract_of(session)
             facts = graph_facts(path)
         except ModelLoadError as error:
@@ -141,6 +145,12 @@ class Model:
             # The contract of a file that is not ours may allow what the graph does not take.
             with contextlib.suppress(ContractError, RunError):
                 self.predict(example_inputs(self.contract))
+
+    def give_back_memory(self) -> None:
+        """Gives back the memory that is kept from the runs so far, by a small run."""
+        if is_small(self.contract):  # others give it back with every run
+            with contextlib.suppress(ContractError, RunError):
+                self.session.run(example_inputs(self.contract), self.output_names, give_back=True)
 
     def wanted(self, outputs: Sequence[str] | None) -> Sequence[str]:
         """The names of the wanted outputs; all where None are named.

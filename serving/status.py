@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from keras_blocks.errors import ContractError, ModelLoadError, RunError
 from keras_blocks.serving.errors import (
     AccessError,
     ClosedError,
     DeadlineError,
+    LoadingError,
     ModelNotFoundError,
     OverloadedError,
     RequestError,
     StoppingError,
 )
+
+_Error = TypeVar("_Error", bound=Exception)
 
 _RETRY = {"Retry-After": "1"}
 
@@ -42,6 +46,15 @@ class ErrorStatus:
     headers: Mapping[str, str]
 
 
+def without_frames(error: _Error) -> _Error:
+    """The error without the frames it came through, where it is one of ours and kept for long:
+    they hold the request, and what keeps the error.
+    """
+    if status_of(error).status != 500:
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 def status_of(error: Exception) -> ErrorStatus:
     """What to answer; anything unexpected is the server's own fault, and says nothing of it."""
     message = str(error)
@@ -56,7 +69,7 @@ def status_of(error: Exception) -> ErrorStatus:
             return ErrorStatus(404, NOT_FOUND, message, {})
         case OverloadedError():
             return ErrorStatus(429, RESOURCE_EXHAUSTED, message, _RETRY)
-        case StoppingError():
+        case StoppingError() | LoadingError():
             return ErrorStatus(503, UNAVAILABLE, message, _RETRY)
         case DeadlineError():
             return ErrorStatus(503, DEADLINE_EXCEEDED, message, _RETRY)

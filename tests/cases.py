@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_blocks as kb
+from keras_blocks.ragged import AcceptsRagged
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,82 @@ def two_layers() -> keras.layers.Layer:
     return kb.Stacked([kb.Vanilla(5), keras.layers.Dropout(0.3, seed=3), kb.Vanilla(4)])
 
 
+@keras.saving.register_keras_serializable("keras_blocks_tests")
+class Pairwise(AcceptsRagged, keras.layers.Layer):
+    """A layer of two arguments, called on a pair."""
+
+    def __init__(self, layer: Any, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def build(self, input_shape: Any) -> None:
+        if not self.layer.built:
+            self.layer.build(*input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return self.layer(*inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(*input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(keras.saving.deserialize_keras_object(config.pop("layer")), **config)
+
+
+@keras.saving.register_keras_serializable("keras_blocks_tests")
+class SelfAttention(Pairwise):
+    """Rows that attend to themselves."""
+
+    def __init__(self, heads: int, size: int, use_causal_mask: bool = False, **kwargs: Any):
+        super().__init__(kb.MultiHeadAttention(heads, size), **kwargs)
+        self.options = {"heads": heads, "size": size, "use_causal_mask": use_causal_mask}
+
+    def build(self, input_shape: Any) -> None:
+        self.layer.build(input_shape, input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return self.layer(inputs, inputs, use_causal_mask=self.options["use_causal_mask"])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape, input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**keras.layers.Layer.get_config(self), **self.options}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_blocks_tests")
+class Positioned(AcceptsRagged, keras.layers.Layer):
+    """Steps with their positions added, and then what they met repeated beside them."""
+
+    def __init__(self, trained: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.trained = trained
+        self.positions = kb.PositionEmbedding(3000) if trained else kb.SinePositionEncoding()
+        self.merged = [kb.Add(), kb.GlobalAveragePooling(), kb.RepeatVector(), kb.Concatenate()]
+
+    def build(self, input_shape: Any) -> None:
+        self.positions.build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        add, pool, repeat, concatenate = self.merged
+        x = add([inputs, self.positions(inputs)])
+        return concatenate([x, repeat([pool(x), x])])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], 2 * input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "trained": self.trained}
+
+
 CASES: list[Case] = [
     # units and nonlinearities
     Case("vanilla", lambda: kb.Vanilla(5), VECTOR, twin=lambda: keras.layers.Dense(5, "tanh")),
@@ -171,6 +248,90 @@ CASES: list[Case] = [
     ),
     Case("max_pooling_ragged", lambda: kb.MaxPooling(2), RAGGED),
     Case("max_pooling_same_ragged", lambda: kb.MaxPooling(3, 2, padding="same"), RAGGED),
+    Case(
+        "global_max_pooling",
+        lambda: kb.GlobalMaxPooling(),
+        (Input((5, None, 3)),),
+        twin=lambda: keras.layers.GlobalMaxPooling2D(),
+        onnx_ops=("ReduceMax",),
+    ),
+    Case(
+        "global_average_pooling_masked",
+        lambda: kb.Stacked([kb.Embedding(10, 6, mask_zero=True), kb.GlobalAveragePooling()]),
+        TOKENS,
+        twin=lambda: keras.Sequential(
+            [keras.layers.Embedding(10, 6, mask_zero=True), keras.layers.GlobalAveragePooling1D()]
+        ),
+        onnx_ops=("ReduceSum",),
+    ),
+    Case("global_sum_pooling", lambda: kb.GlobalSumPooling(), onnx_ops=("ReduceSum",)),
+    Case(
+        "global_max_pooling_ragged",
+        lambda: kb.GlobalMaxPooling(keepdims=True),
+        RAGGED,
+        onnx_ops=("ReduceMax", "Gather"),
+        no_onnx_ops=("Loop", "Scan", "ScatterElements"),
+    ),
+    Case(
+        "global_average_pooling_ragged",
+        lambda: kb.GlobalAveragePooling(),
+        RAGGED,
+        onnx_ops=("ReduceSum", "Gather"),
+        no_onnx_ops=("Loop", "Scan", "ScatterElements"),
+    ),
+    Case(
+        "attention_pooling",
+        lambda: kb.AttentionPooling(5),
+        shortest=2,
+        onnx_ops=("MatMul", "Softmax"),
+    ),
+    Case(
+        "attention_pooling_ragged",
+        lambda: kb.AttentionPooling(5),
+        RAGGED,
+        shortest=2,
+        onnx_ops=("MatMul", "Softmax", "ReduceSum"),
+        no_onnx_ops=("Loop", "Scan", "ScatterElements"),
+    ),
+    Case(
+        "attention",
+        lambda: SelfAttention(2, 3),
+        shortest=2,
+        onnx_ops=("MatMul", "Softmax"),
+    ),
+    Case(
+        "attention_ragged",
+        lambda: SelfAttention(2, 3, use_causal_mask=True),
+        RAGGED,
+        shortest=2,
+        onnx_ops=("MatMul", "Softmax", "If"),
+    ),
+    Case(
+        "attention_ragged_to_another",
+        lambda: Pairwise(kb.MultiHeadAttention(2, 3, value_dim=4)),
+        (*RAGGED, *RAGGED),
+        shortest=2,
+        onnx_ops=("MatMul", "Softmax", "If"),
+    ),
+    Case("sine_positions", lambda: Positioned(trained=False), onnx_ops=("Sin", "Cos")),
+    Case("sine_positions_ragged", lambda: Positioned(trained=False), RAGGED),
+    Case("position_embedding", lambda: Positioned(trained=True), onnx_ops=("Gather",)),
+    Case("position_embedding_ragged", lambda: Positioned(trained=True), RAGGED),
+    Case("repeat_vector", lambda: kb.RepeatVector(3), VECTOR, jit=False),
+    Case(
+        "to_dense",
+        lambda: kb.Stacked([kb.ToDense(), kb.LSTM(4)]),
+        RAGGED,
+        onnx_ops=("LSTM",),
+    ),
+    Case(
+        "to_dense_and_back",
+        lambda: kb.Stacked(
+            [kb.ToDense(), keras.layers.Dense(4), kb.ToRagged(), kb.GlobalSumPooling()]
+        ),
+        RAGGED,
+    ),
+    Case("multiply_ragged", lambda: kb.Multiply(), (*RAGGED, *RAGGED)),
     Case("sigmoid", lambda: kb.Sigmoid(), VECTOR, twin=lambda: keras.layers.Activation("sigmoid")),
     Case("tanh", lambda: kb.Tanh(), SEQUENCE, twin=lambda: keras.layers.Activation("tanh")),
     Case("rectifier", lambda: kb.Rectifier(), VECTOR, twin=lambda: keras.layers.ReLU()),
@@ -394,6 +555,19 @@ CASES: list[Case] = [
         (Input((None, 5, 3)),),
         no_onnx_ops=(),
     ),
+    Case(
+        "map",
+        lambda: kb.Map(two_layers()),
+        twin=lambda: keras.layers.TimeDistributed(keras.layers.Dense(5)),
+    ),
+    Case("map_ragged", lambda: kb.Map(two_layers()), RAGGED),
+    Case(
+        "map_of_a_convolution_ragged",
+        lambda: kb.Map(keras.layers.Conv2D(3, 2)),
+        (Input((None, 4, 5, 2), ragged=True),),
+        onnx_ops=("Conv",),
+    ),
+    Case("map_of_a_recurrence", lambda: kb.Map(kb.GRU(3)), (Input((None, 4, 5)),)),
     # trees
     tree_case("tree_child_sum", lambda: kb.TreeRecursive(kb.ChildSumTreeLSTMCell(5))),
     tree_case(

@@ -314,9 +314,9 @@ import keras
 import keras_blocks
 
 folder, tests = sys.argv[1:]
-models = {path.stem: keras.saving.load_model(path) for path in pathlib.Path(folder).glob("*.keras")}
 sys.path.insert(0, tests)
 import numpy, cases, test_every_block as same
+models = {path.stem: keras.saving.load_model(path) for path in pathlib.Path(folder).glob("*.keras")}
 for name, model in models.items():
     with numpy.load(f"{folder}/{name}.npz") as expected:
         arrays = [expected[key] for key in expected.files]

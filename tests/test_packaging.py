@@ -33,10 +33,19 @@ def test_every_source_folder_is_a_listed_package():
     assert sorted(listed) == sorted(set(source_packages()))
 
 
-def test_the_constraints_pin_every_line_and_name_no_address():
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-lowest.txt"])
+def test_the_constraints_pin_every_line_and_name_no_address(name):
+    for line in (ROOT / name).read_text().splitlines():
         assert "==" in line, line
         assert "://" not in line, line
+
+
+def test_the_lowest_constraints_are_the_lower_bounds_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    bounds = [*project["dependencies"], *extras["tensorflow"], *extras["serving"]]
+    pinned = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    assert {bound.replace(">=", "==") for bound in bounds} <= set(pinned)
 
 
 @pytest.fixture(scope="module")

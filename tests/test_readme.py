@@ -37,7 +37,8 @@ def test_every_block_has_a_row_in_the_readme():
     for name in kb.__all__:
         thing = getattr(kb, name)
         if not issubclass(thing, Exception) and not name.endswith("Cell"):
-            assert f"| `{name}` |" in table, name
+            firsts = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+            assert any(f"`{name}`" in first for first in firsts), name
 
 
 def test_the_readmes_request_is_answered(tmp_path):

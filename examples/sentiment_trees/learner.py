@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from batches import LEFT_OUT
 
 import keras_blocks as kb
 
@@ -48,72 +49,84 @@ class Settings:
 
 
 class Learner(keras.Model):
-    """Words and parses to the scores of each node's classes, and the step that trains it.
-
-    The loss is the cross-entropy summed over the nodes of a sentence, its mean over sentences.
-    """
-
-    def compile(self, optimizer: keras.Optimizer, words_learning_rate: float, decay: float) -> None:
-        """Sets what the weights and what the word vectors learn by."""
-        super().compile(optimizer, steps_per_execution=STEPS_AT_ONCE)
-        self.words_learning_rate, self.decay = words_learning_rate, decay
-        self.root_accuracy = keras.metrics.Mean("root_accuracy")
-
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One batch; the word vectors, which a batch uses few of, learn by plain descent."""
-        inputs, classes = data
-        with tf.GradientTape() as tape:
-            scores = self(inputs, training=True)
-            loss = node_loss(classes, scores)
-        table = self.word_vectors.value
-        weights = [weight.value for weight in self.other_weights]
-        *gradients, of_words = tape.gradient(loss, [*weights, table])
-        self._learn(gradients)
-        change = tf.IndexedSlices(self.words_learning_rate * of_words.values, of_words.indices)
-        table.scatter_sub(change)
-        self._loss_tracker.update_state(loss)
-        return {"loss": self._loss_tracker.result()}
-
-    # Compiled, the dozen operations on each weight pass over memory once.
-    @tf.function(jit_compile=True)
-    def _learn(self, gradients: list[tf.Tensor]) -> None:
-        pairs = zip(gradients, self.other_weights, strict=True)
-        decayed = [gradient + self.decay * weight.value for gradient, weight in pairs]
-        self.optimizer.apply(decayed, self.other_weights)
+    """Words and parses to the scores of each node's classes."""
 
     @property
     def word_vectors(self) -> keras.Variable:
         """The table of word vectors."""
         return self.get_layer(WORD_VECTORS).embeddings
 
-    @property
-    def other_weights(self) -> list[keras.Variable]:
-        """All weights that learn but the word vectors."""
-        return [weight for weight in self.trainable_weights if weight is not self.word_vectors]
-
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One batch; counts the sentences that are judged right as wholes."""
-        inputs, classes = data
-        scores = self(inputs, training=False)
-        roots = classes.row_splits[:-1]
-        truth = tf.gather(classes.values, roots)
-        judged = tf.argmax(tf.gather(scores.values, roots), axis=-1, output_type=tf.int32)
-        self.root_accuracy.update_state(judged == truth, sample_weight=truth >= 0)
-        return {"root_accuracy": self.root_accuracy.result()}
-
     def judge(self) -> keras.Model:
         """The same weights as a model that gives probabilities: what is exported."""
         return keras.Model(self.input, kb.Softmax(name="sentiment")(self.output), name="sentiment")
 
 
+class WordsApart(keras.Optimizer):
+    """Word vectors, which a batch uses few of, learn by plain descent, all else by an optimizer.
+
+    Args:
+        others: the optimizer of all other weights.
+        words: the table of word vectors.
+        words_learning_rate: float, of the table.
+        decay: float, the L2 weight of the others.
+    """
+
+    def __init__(
+        self,
+        others: keras.Optimizer,
+        words: keras.Variable,
+        words_learning_rate: float,
+        decay: float,
+    ):
+        super().__init__(words_learning_rate, name="words_apart")
+        self.others, self.decay = others, decay
+        self.words_learning_rate = words_learning_rate
+        # An optimizer takes a variable that it holds for one of its own state.
+        self._is_words = lambda weight: weight is words
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes the state of the other optimizer, and its step."""
+        weights = [weight for weight in variables if not self._is_words(weight)]
+        self.others.build(weights)
+
+        # Compiled, the dozen operations on each weight pass over memory once.
+        @tf.function(jit_compile=True)
+        def learn(gradients: list[tf.Tensor]) -> None:
+            pairs = zip(gradients, weights, strict=True)
+            decayed = [gradient + self.decay * weight.value for gradient, weight in pairs]
+            self.others.apply(decayed, weights)
+
+        self._learn, self.built = learn, True
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """One step, from the gradients of all weights."""
+        if not self.built:
+            with tf.init_scope():
+                self.build(trainable_variables)
+        pairs = list(zip(grads, trainable_variables, strict=True))
+        self._learn([gradient for gradient, weight in pairs if not self._is_words(weight)])
+        ((gradient, words),) = [pair for pair in pairs if self._is_words(pair[1])]
+        change = tf.IndexedSlices(self.words_learning_rate * gradient.values, gradient.indices)
+        words.value.scatter_sub(change)
+
+
 def node_loss(classes: tf.RaggedTensor, scores: tf.RaggedTensor) -> tf.Tensor:
-    """The cross-entropy summed over the nodes that have a class, divided by the sentences."""
-    known = classes.values >= 0
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        tf.where(known, classes.values, 0), scores.values
+    """(sentences,): the cross-entropy summed over the nodes of each that have a class."""
+    each = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=LEFT_OUT, reduction="none"
     )
-    losses = tf.where(known, losses, 0.0)
-    return tf.reduce_sum(losses) / tf.cast(classes.nrows(), losses.dtype)
+    return tf.reduce_sum(classes.with_values(each(classes.values, scores.values)), axis=1)
+
+
+class RootAccuracy(keras.metrics.Mean):
+    """The share of sentences that are judged right as wholes, among those that have a class."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Counts a batch; the root is the first node of its sentence."""
+        roots = y_true.row_splits[:-1]
+        truth = tf.gather(y_true.values, roots)
+        judged = tf.argmax(tf.gather(y_pred.values, roots), axis=-1, output_type=truth.dtype)
+        super().update_state(judged == truth, sample_weight=truth != LEFT_OUT)
 
 
 def make_learner(
@@ -138,7 +151,15 @@ def make_learner(
     learner = Learner(
         {"words": tokens, "parents": parents}, judging(phrases([leaves(tokens), parents]))
     )
-    learner.compile(_optimizer(settings), settings.words_learning_rate, settings.decay)
+    optimizer = WordsApart(
+        _optimizer(settings), learner.word_vectors, settings.words_learning_rate, settings.decay
+    )
+    learner.compile(
+        optimizer,
+        node_loss,
+        metrics=[RootAccuracy("root_accuracy")],
+        steps_per_execution=STEPS_AT_ONCE,
+    )
     return learner
 
 

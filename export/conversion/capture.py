@@ -18,7 +18,7 @@ from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.retracing import Retracing
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.onnx_io.external_data import Apart
-from keras_blocks.export.passes.opsets import DEFAULT_OPSET
+from keras_blocks.export.passes.opset.newest import NEWEST_OPSET
 from keras_blocks.export.signature.signature import Signature, trace
 from keras_blocks.export.tracing.call_overrides import overridden_calls
 from keras_blocks.export.tracing.file_dtypes import computes_in, in_file_dtype, widen
@@ -75,7 +75,7 @@ def weights_apart(model: keras.Model) -> list[keras.Variable]:
 def capture(
     model: keras.Model,
     signature: Signature,
-    opset: int = DEFAULT_OPSET,
+    opset: int = NEWEST_OPSET,
     apart: Sequence[keras.Variable] = (),
 ) -> Captured:
     """The frozen graph of a model's inference, with stand-ins where a native ONNX op serves.
@@ -99,7 +99,7 @@ def capture(
         # Layers that count their draws or keep a state would write to a weight, which is to be a
         # constant; what they write here ends with the scope.
         with keras.StatelessScope(list(zip(apart, flat[given:], strict=True))):
-            outputs = model(*signature.arguments(flat[:given]), training=False)
+            outputs = signature.apply(model, flat[:given])
         # Identities give every output a tensor of its own, even one that is also an input.
         return [tf.identity(part) for part in signature.unpack(outputs)]
 

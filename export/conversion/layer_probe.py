@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_blocks.contract import TensorSpec
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.signature.signature import Signature, trace
-from keras_blocks.export.tracing.call_overrides import Call, overridden_calls
+from keras_blocks.export.tracing.call_overrides import Call, overridden_calls, own_call
 from keras_blocks.export.tracing.name_scopes import outside_of_graphs, scoped
 from keras_blocks.export.tracing.stand_ins import stand_ins
 
@@ -43,7 +43,7 @@ class Probe(keras.Model):
         self.seen: list[Seen] = []
         self.calls: dict[str, int] = {}
 
-    def call(self, *arguments: Any) -> list[tf.Tensor]:
+    def call(self, *arguments: Any, training: bool = False, **keywords: Any) -> list[tf.Tensor]:
         """The tensors of `seen`."""
         found: dict[Seen, tf.Tensor] = {}
         names = layer_names(self.model)
@@ -56,7 +56,7 @@ class Probe(keras.Model):
                 found[Seen(name, number, part)] = tensor
 
         def watching(layer: keras.layers.Layer) -> Call:
-            call = layer.call
+            call = own_call(layer)
 
             def watched(*args: Any, **kwargs: Any) -> Any:
                 outputs = call(*args, **kwargs)
@@ -66,7 +66,7 @@ class Probe(keras.Model):
             return watched
 
         with overridden_calls(self.model, watching):
-            note(self.model.name, self.model(*arguments, training=False))
+            note(self.model.name, self.model(*arguments, **keywords, training=False))
         self.seen, self.calls = list(found), calls
         return list(found.values())
 
@@ -75,7 +75,7 @@ def probe_signature(probe: Probe, signature: Signature) -> Signature:
     """The signature of a probe whose model is being exported."""
 
     def run(*flat: tf.Tensor) -> list[tf.Tensor]:
-        return probe(*signature.arguments(flat))
+        return signature.apply(probe, flat)
 
     with stand_ins(), overridden_calls(probe, lowered_call):
         traced = trace(run, signature.specs())
@@ -109,7 +109,7 @@ def layer_scopes(model: keras.Model, signature: Signature) -> dict[str, str]:
     names = layer_names(model)
 
     def noting(layer: keras.layers.Layer) -> Call:
-        call = layer.call
+        call = own_call(layer)
 
         def noted(*args: Any, **kwargs: Any) -> Any:
             scope = tf.compat.v1.get_default_graph().get_name_scope()
@@ -119,7 +119,7 @@ def layer_scopes(model: keras.Model, signature: Signature) -> dict[str, str]:
         return noted
 
     def run(*flat: tf.Tensor) -> list[tf.Tensor]:
-        return signature.unpack(model(*signature.arguments(flat), training=False))
+        return signature.unpack(signature.apply(model, flat))
 
     with overridden_calls(model, scoped(model, noting)):
         trace(run, signature.specs())

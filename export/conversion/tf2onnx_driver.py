@@ -11,15 +11,19 @@ import keras
 import onnx
 import tensorflow as tf
 from tf2onnx import optimizer, tf_loader, tfonnx
+from tf2onnx.onnx_opset import math as tf2onnx_math
 from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.conversion.branch_shapes import known_branch_shapes
 from keras_blocks.export.conversion.capture import Captured, capture, weights_apart
+from keras_blocks.export.conversion.exact_integers import refuse_rounded_integers
 from keras_blocks.export.conversion.lookup_tables import replace_lookups
 from keras_blocks.export.lowerings import converters
+from keras_blocks.export.lowerings.ops.node_builder import cast
 from keras_blocks.export.onnx_io.external_data import Apart
 from keras_blocks.export.passes.finish import finish
-from keras_blocks.export.passes.opsets import DEFAULT_OPSET, NEWEST_DIRECT_OPSET, checked_opset
+from keras_blocks.export.passes.opset.newest import NEWEST_OPSET, checked_opset, direct_opset
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.tracing.call_overrides import one_at_a_time
 from keras_blocks.export.tracing.stand_ins import STAND_IN_OP, stand_in_handler
@@ -60,7 +64,7 @@ class _Transposes(TransposeOptimizer):
 def to_onnx(
     model: keras.Model,
     signature: Signature,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
     apart: Apart | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of a Keras model.
@@ -68,19 +72,20 @@ def to_onnx(
     Args:
         model: the Keras model.
         signature: its signature.
-        opset: int, the version of the ONNX operators.
+        opset: int, the version of the ONNX operators; None takes the lowest, 17 at least, with
+            which the graph is what it would be at the newest.
         apart: takes the weights of a model that is too large for one message; without it such a
             model is refused.
 
     Raises:
         ExportError: the model has no ONNX form; with the reason.
     """
-    checked_opset(opset)
+    newest = NEWEST_OPSET if opset is None else checked_opset(opset)
     values = {} if apart is None else apart
     with one_at_a_time:
         large = [] if apart is None else weights_apart(model)
-        captured = capture(model, signature, opset, large)
-        converted = _run_tf2onnx(captured, model.name, min(opset, NEWEST_DIRECT_OPSET))
+        captured = capture(model, signature, newest, large)
+        converted = _run_tf2onnx(captured, model.name, direct_opset(newest))
     values |= captured.apart
     return finish(
         converted,
@@ -126,16 +131,18 @@ def _through_tf2onnx(
         inputs = [*captured.inputs, *captured.apart]
         graph_def = tf_loader.tf_optimize(inputs, captured.outputs, captured.graph_def)
     captured.nodes.update(replace_lookups(graph_def, captured.tables))
-    with tf.Graph().as_default() as graph, _float64_as_it_is():
+    with tf.Graph().as_default() as graph, _float64_as_it_is(), _whole_minima():
         tf.import_graph_def(graph_def, name="")
-        converted = tfonnx.process_tf_graph(
-            graph,
-            continue_on_error=True,
-            opset=opset,
-            custom_op_handlers=handlers,
-            input_names=inputs,
-            output_names=captured.outputs,
-        )
+        with known_branch_shapes(graph):
+            converted = tfonnx.process_tf_graph(
+                graph,
+                continue_on_error=True,
+                opset=opset,
+                custom_op_handlers=handlers,
+                input_names=inputs,
+                output_names=captured.outputs,
+            )
+        refuse_rounded_integers(converted, graph_def)
         return optimizer.optimize_graph(converted, catch_errors, optimizers=optimizers)
 
 
@@ -158,6 +165,31 @@ def _float64_as_it_is() -> Iterator[None]:
     finally:
         for name, rewrite in before.items():
             setattr(tfonnx, name, rewrite)
+
+
+@contextmanager
+def _whole_minima() -> Iterator[None]:
+    """Has tf2onnx clip the ends of slices as the integers that they are, not as float32."""
+
+    def make(
+        context: Any,
+        op_type: str,
+        inputs: Any,
+        outputs: Any,
+        output_shapes: Any = None,
+        output_dtypes: Any = None,
+    ) -> Any:
+        dtypes = output_dtypes or [context.get_dtype(inputs[0])]
+        given = [cast(context, tensor, dtypes[0]) for tensor in inputs]
+        options = {"outputs": outputs, "shapes": output_shapes, "dtypes": dtypes}
+        return context.make_node(op_type, given, **options)
+
+    before = tf2onnx_math.make_min_or_max_op
+    try:
+        tf2onnx_math.make_min_or_max_op = make
+        yield
+    finally:
+        tf2onnx_math.make_min_or_max_op = before
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from keras_blocks.export.onnx_io.atomic_write import beside, folders_for, serial
 from keras_blocks.export.onnx_io.external_data import pair_beside, without_older_data
 from keras_blocks.export.onnx_io.graphs import RUNTIME_DOMAIN, copied, nested_graphs, set_all
 from keras_blocks.export.onnx_io.reading import load
+from keras_blocks.export.passes.opset.newest import version_facts
 from keras_blocks.export.progress import shown
 from keras_blocks.export.reports.file_report import ChangeReport, FileComparison
 from keras_blocks.export.reports.json_report import finite
@@ -203,6 +204,7 @@ def _describe(
         step["proof_before"] = _parsed(facts.pop(PROOF_METADATA_KEY))
     if changed.contract is not None and METADATA_KEY in facts:
         facts[METADATA_KEY] = changed.contract.to_json()
+    facts |= {key: said for key, said in version_facts(changed.model).items() if key in facts}
     facts[CHANGES_METADATA_KEY] = json.dumps([*story, finite(step)])
     del changed.model.metadata_props[:]
     onnx.helper.set_model_props(changed.model, facts)

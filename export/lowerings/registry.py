@@ -34,7 +34,7 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.tracing.call_overrides import Call
+from keras_blocks.export.tracing.call_overrides import Call, first_in_place
 
 Lowering = Callable[[keras.layers.Layer], Call | None]
 Converter = Callable[[Any, Any, str, Any], None]
@@ -79,7 +79,25 @@ def lowers(*layer_classes: type[keras.layers.Layer]) -> Callable[[AnyLowering], 
 def lowered_call(layer: keras.layers.Layer) -> Call | None:
     """What the layer calls while it is exported, or None: its own `call`."""
     lowering = _lowerings.get(type(layer))
-    return None if lowering is None else lowering(layer)
+    call = None if lowering is None else lowering(layer)
+    return None if call is None else _in_any_form(layer, call)
+
+
+def _in_any_form(layer: keras.layers.Layer, lowered: Call) -> Call:
+    """A lowering's call for all that the layer's own may be called with: names, and weights."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        placed, named = first_in_place(layer, args, kwargs)
+        return lowered(*map(_tensors, placed), **named)
+
+    return call
+
+
+def _tensors(argument: Any) -> Any:
+    """The argument with its weights as tensors."""
+    return keras.tree.map_structure(
+        lambda part: part.value if isinstance(part, keras.Variable) else part, argument
+    )
 
 
 def converts(*op_types: str) -> Callable[[AnyConverter], AnyConverter]:

@@ -15,6 +15,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from keras_blocks.export.onnx_io.graphs import copied, nested_graphs, set_all
+from keras_blocks.export.passes.opset.newest import offers
 
 SINCE = 20
 # Constants are rounded to the model's element type, half precision at least.
@@ -24,13 +25,13 @@ _FUSED_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 def fuse_gelu(graph: onnx.GraphProto, opset: int) -> None:
     """Replaces what computes a gelu by a Gelu; what was read on the way is pruned later."""
-    if opset < SINCE:
-        return
     weights = {weight.name: weight for weight in graph.initializer}
     for inner in nested_graphs(graph):
         around = _Surroundings({name: n for n in inner.node for name in n.output}, weights)
-        nodes = [_fused(copied(node), around) for node in inner.node]
-        set_all(inner.node, nodes)
+        gelus = {place: _gelu_for(node, around) for place, node in enumerate(inner.node)}
+        if any(gelus.values()) and offers(opset, SINCE):
+            nodes = [gelus[place] or copied(node) for place, node in enumerate(inner.node)]
+            set_all(inner.node, nodes)
 
 
 class _Surroundings:
@@ -72,9 +73,9 @@ class _Surroundings:
                 yield other
 
 
-def _fused(node: onnx.NodeProto, around: _Surroundings) -> onnx.NodeProto:
+def _gelu_for(node: onnx.NodeProto, around: _Surroundings) -> onnx.NodeProto | None:
     if node.op_type != "Mul":
-        return node
+        return None
     for half, other in (tuple(node.input), tuple(reversed(node.input))):
         for x in around.times(half, 0.5):
             for approximation, finds in (("none", _is_erfc), ("tanh", _is_tanh)):
@@ -83,7 +84,7 @@ def _fused(node: onnx.NodeProto, around: _Surroundings) -> onnx.NodeProto:
                     name = f"{scope}/Gelu" if scope else "Gelu"
                     attributes = {} if approximation == "none" else {"approximate": approximation}
                     return onnx.helper.make_node("Gelu", [x], node.output, name, **attributes)
-    return node
+    return None
 
 
 def _is_erfc(x: str, other: str, around: _Surroundings) -> bool:

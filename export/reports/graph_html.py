@@ -77,6 +77,7 @@ def _figures(facts: Mapping[str, Any]) -> str:
         "size": size_text(facts["bytes"]),
         "nodes": sum(facts["ops"].values()),
         "opset": ", ".join(f"{domain} {number}" for domain, number in facts["opset"].items()),
+        "loads in": facts["loads_in"],
         "written by": facts["producer"] or "unknown",
         "proof": f"{proof.get('samples')} samples, worst error {proof.get('max_error')}"
         if proof

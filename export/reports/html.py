@@ -59,6 +59,7 @@ def export_page(result: ExportResult) -> str:
 def _file(result: ExportResult) -> Iterator[str]:
     nodes = sum(result.op_counts.values())
     facts = {"size": size_text(result.size_bytes), "opset": result.opset_version, "nodes": nodes}
+    facts["loads in"] = result.loads_in
     yield figures(facts)
     yield "<h2>Inputs and outputs</h2>"
     sides = (("input", result.contract.inputs), ("output", result.contract.outputs))

@@ -42,6 +42,9 @@ class ParityReport(JsonReport):
         time_budget: float, the seconds that it was given, or None.
         left_out: the samples for which there was no time, in words.
         notes: what is no difference, and worth knowing.
+        not_numbers: how NaN and infinities in the inputs come out in the file, where Keras gives
+            something else; it is no difference on numbers.
+        sides: of each branch and size that the data decides, the sides that ran.
         layers: the errors of the layers, in the order of computation, where they were measured.
         tolerance: str, what is allowed, and why.
         versions: of the packages that took part.
@@ -59,6 +62,8 @@ class ParityReport(JsonReport):
     time_budget: float | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    not_numbers: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
     layers: tuple[LayerCheck, ...] = ()
     tolerance: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -125,6 +130,7 @@ class ParityReport(JsonReport):
             "seed": self.seed,
             "max_error": finite(float(f"{self.max_error:.2g}")),
             "versions": self.versions,
+            **({"not_numbers": list(self.not_numbers)} if self.not_numbers else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,7 +166,8 @@ class ParityReport(JsonReport):
                 f"left out, for the time budget of {self.time_budget:g} s was spent: "
                 f"{'; '.join(self.left_out)}"
             )
-        texts += [f"note: {note}" for note in self.notes]
+        texts += [f"note: {note}" for note in (*self.notes, *self.not_numbers)]
+        texts += [f"decided by the data: {side}" for side in self.sides]
         if self.checks and self.tolerance:
             texts.append(f"allowed: {self.tolerance}")
         return texts
@@ -186,16 +193,41 @@ class ParityReport(JsonReport):
 
 
 @dataclass(frozen=True)
+class Price:
+    """What a chosen opset costs because it lacks an op.
+
+    Args:
+        nodes: int, of the file.
+        fewest: int, the nodes at the opset that the export chooses by itself.
+        opset_version: int, that opset.
+        loads_in: str, the runtimes that load a file of it.
+    """
+
+    nodes: int
+    fewest: int
+    opset_version: int
+    loads_in: str
+
+    def __str__(self) -> str:
+        return (
+            f"the chosen opset costs {self.nodes} nodes for {self.fewest}: opset "
+            f"{self.opset_version}, the default here, loads in {self.loads_in}"
+        )
+
+
+@dataclass(frozen=True)
 class ExportResult(JsonReport):
     """What `export_onnx` made.
 
     Args:
         filepath: str, the ONNX file.
         contract: its inputs and outputs.
-        opset_version: int.
+        opset_version: int, the version of the ONNX operators.
         op_counts: how many nodes of each ONNX op it has, those in loops included.
         size_bytes: int.
         parity: the proof, or None if none was asked for.
+        loads_in: str, the runtimes that load the file, by its versions of opset and format.
+        price: what the chosen opset costs, or None.
     """
 
     filepath: str
@@ -204,6 +236,8 @@ class ExportResult(JsonReport):
     op_counts: dict[str, int]
     size_bytes: int
     parity: ParityReport | None = None
+    loads_in: str = "unknown runtimes"
+    price: Price | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in JSON's types."""
@@ -222,6 +256,8 @@ class ExportResult(JsonReport):
         parts: list[Any] = [
             f"{self.filepath}: {size_text(self.size_bytes)}, opset {self.opset_version}, "
             f"{nodes} nodes",
+            f"loads in {self.loads_in}",
+            *([str(self.price)] if self.price else []),
             signature_table(self.contract),
             "ops: " + ", ".join(f"{op} {count}" for op, count in ordered),
             self.parity.brief() if self.parity else "not proven: the proof was switched off",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -13,8 +13,10 @@ import tensorflow as tf
 from keras_blocks.contract import ROW_SPLITS_DTYPE, Dim
 from keras_blocks.errors import ExportError
 from keras_blocks.export.tracing.file_dtypes import file_dtype
+from keras_blocks.export.tracing.recorded_calls import ArgumentSpec, recorded_call
 
 TIME_AXIS = 1
+_KERAS_ARGUMENTS = frozenset(["training", "mask"])  # Keras fills them in itself
 _EXAMPLE = 'keras.InputSpec(shape=(None, 4), dtype="float32")'
 
 
@@ -41,23 +43,55 @@ class InputSpec:
         return [values, tf.TensorSpec((None,), ROW_SPLITS_DTYPE)]
 
 
-def symbols_of(model: keras.Model, input_signature: Any = None) -> tuple[Any, ...]:
-    """The positional arguments of a model, as nests of `InputSpec`."""
+@dataclass(frozen=True)
+class Arguments:
+    """What a model is called with: nests of `InputSpec`; what is no tensor is as it was given."""
+
+    positional: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def nests(self) -> list[Any]:
+        """All of them, those by position first."""
+        return [*self.positional, *self.keywords.values()]
+
+    @property
+    def symbols(self) -> list[InputSpec]:
+        """The inputs in order."""
+        leaves = [leaf for nest in self.nests for leaf in keras.tree.flatten(nest)]
+        return [leaf for leaf in leaves if isinstance(leaf, InputSpec)]
+
+    def filled(self, value: Callable[[InputSpec], Any]) -> Arguments:
+        """The same nests with something in place of each symbol, asked for in order."""
+
+        def fill(leaf: Any) -> Any:
+            return value(leaf) if isinstance(leaf, InputSpec) else leaf
+
+        def filled(nest: Any) -> Any:
+            leaves = [fill(leaf) for leaf in keras.tree.flatten(nest)]
+            return keras.tree.pack_sequence_as(nest, leaves)
+
+        positional = tuple(map(filled, self.positional))
+        return Arguments(positional, {key: filled(nest) for key, nest in self.keywords.items()})
+
+
+def symbols_of(model: keras.Model, input_signature: Any = None) -> Arguments:
+    """The arguments of a model, as nests of `InputSpec`."""
     if input_signature is not None:
-        arguments = _as_arguments(input_signature)
+        arguments = Arguments(_as_arguments(input_signature))
     elif isinstance(model, keras.Sequential):
-        arguments = (_first_input(model),) if model.built and model.inputs else ()
+        arguments = Arguments((_first_input(model),) if model.built and model.inputs else ())
     elif getattr(model, "inputs", None):
-        arguments = (model.input,)
+        arguments = Arguments((model.input,))
     else:
-        arguments = _recorded_arguments(model)
-    if not keras.tree.flatten(arguments):
+        arguments = _called_arguments(model) or Arguments(_recorded_arguments(model))
+    if not keras.tree.flatten(arguments.nests):
         raise ExportError(
             f"model '{model.name}' does not say what it takes: it has no keras.Input and has never "
             "been called. Pass input_signature=[keras.InputSpec(shape=(None, ...), dtype=...)], or "
             "call the model once."
         )
-    return _named(arguments)
+    return _named(arguments, [parameter.name for parameter in _positional(model)])
 
 
 def named_dims(name: str, shape: Iterable[int | None], ragged: bool) -> tuple[Dim, ...]:
@@ -113,22 +147,59 @@ def _first_input(model: keras.Sequential) -> InputSpec:
     return replace(symbol, name=name, shape=shape, dtype_known=symbol.dtype != model.compute_dtype)
 
 
+def _called_arguments(model: keras.Model) -> Arguments | None:
+    """Those of the model's calls so far, if they were seen."""
+    call = recorded_call(model)
+    if call is None:
+        return None
+    specs = keras.tree.flatten([*call.positional, *call.keywords.values()])
+    first = next((spec for spec in specs if isinstance(spec, ArgumentSpec) and spec.shape), None)
+    batch = None if first is None else first.shape[0]
+
+    def symbol(leaf: Any) -> Any:
+        if not isinstance(leaf, ArgumentSpec):
+            return leaf
+        # The batch size of the first call is chance; other sizes may be the model's own.
+        free = leaf.shape[:1] == (batch,)
+        shape = (None, *leaf.shape[1:]) if free else leaf.shape
+        return InputSpec("", leaf.dtype, shape, leaf.ragged)
+
+    def symbols(nest: Any) -> Any:
+        return keras.tree.map_structure(symbol, nest)
+
+    keywords = {name: symbols(nest) for name, nest in call.keywords.items()}
+    return Arguments(tuple(map(symbols, call.positional)), keywords)
+
+
 def _recorded_arguments(model: keras.Model) -> tuple[Any, ...]:
-    """The shapes of a subclassed model's first call; Keras keeps neither dtypes nor raggedness."""
+    """The shapes of a subclassed model's first call; Keras keeps neither dtypes nor raggedness.
+
+    Nor does it say whether there were more tensors than the first: a mask must not be lost.
+    """
     shapes = getattr(model, "_build_shapes_dict", None) or {}
-    required = [
-        parameter.name
-        for parameter in inspect.signature(model.call).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    parameters = _positional(model)
+    required = [p.name for p in parameters if p.default is p.empty]
+    perhaps = [
+        p.name for p in parameters[1:] if p.default is None and p.name not in _KERAS_ARGUMENTS
     ]
-    if shapes and len(required) > len(shapes):
+    unknown = shapes and len(shapes) < len(required) + len(perhaps)
+    if unknown and (len(required) > len(shapes) or perhaps):
         raise ExportError(
-            f"model '{model.name}' takes {', '.join(required)}, and Keras keeps the shape of the "
-            f"first alone. Pass input_signature=[...] with one spec for each of them, such as "
-            f"{_EXAMPLE}."
+            f"model '{model.name}' takes {', '.join([*required, *perhaps])}, and Keras keeps the "
+            "shape of the first alone. Call it once more now that keras_blocks.export is imported, "
+            "which sees all arguments, or pass input_signature=[...] with one spec for each of "
+            f"them, such as {_EXAMPLE}."
         )
     return tuple(_recorded(shape, model.compute_dtype) for shape in shapes.values())
+
+
+def _positional(model: keras.Model) -> list[inspect.Parameter]:
+    """The parameters of a model's call that can be given by position."""
+    return [
+        parameter
+        for parameter in inspect.signature(model.call).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
 
 
 def _recorded(shape: Any, dtype: str) -> Any:
@@ -140,18 +211,43 @@ def _recorded(shape: Any, dtype: str) -> Any:
     return [_recorded(value, dtype) for value in shape]
 
 
-def _named(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    paths = keras.tree.flatten_with_path(arguments)
-    many = len(paths) > 1
-    names = [_name(path[1:], leaf, i if many else None) for i, (path, leaf) in enumerate(paths)]
-    symbols = [
-        replace(_symbol(leaf), name=name)
-        for (_, leaf), name in zip(paths, unique_names(names), strict=True)
+def _named(arguments: Arguments, parameters: list[str]) -> Arguments:
+    """Names the symbols after keywords and keys, and several arguments after the parameters."""
+    seen = bool(arguments.symbols) and len(arguments.nests) > 1
+    keys = [*(parameters if seen else []), *[""] * len(arguments.positional)]
+    nests = [*zip(keys, arguments.positional, strict=False), *arguments.keywords.items()]
+    paths = [
+        ([key, *path] if key else list(path), leaf)
+        for key, nest in nests
+        for path, leaf in keras.tree.flatten_with_path(nest)
+        if not _is_no_tensor(arguments, leaf)
     ]
-    return keras.tree.pack_sequence_as(arguments, symbols)
+    many = len(paths) > 1
+    names = [_name(path, leaf, i if many else None) for i, (path, leaf) in enumerate(paths)]
+    symbols = iter(
+        [
+            replace(_symbol(leaf), name=name)
+            for (_, leaf), name in zip(paths, unique_names(names), strict=True)
+        ]
+    )
+
+    def named(nest: Any) -> Any:
+        leaves = [
+            leaf if _is_no_tensor(arguments, leaf) else next(symbols)
+            for leaf in keras.tree.flatten(nest)
+        ]
+        return keras.tree.pack_sequence_as(nest, leaves)
+
+    positional = tuple(map(named, arguments.positional))
+    return Arguments(positional, {key: named(nest) for key, nest in arguments.keywords.items()})
 
 
-def _name(path: tuple[Any, ...], leaf: Any, index: int | None) -> str:
+def _is_no_tensor(arguments: Arguments, leaf: Any) -> bool:
+    """Whether a leaf of a call that was seen is passed on as it was."""
+    return bool(arguments.symbols) and not isinstance(leaf, InputSpec)
+
+
+def _name(path: Sequence[Any], leaf: Any, index: int | None) -> str:
     history = getattr(leaf, "_keras_history", None)
     if history is not None:
         return history.operation.name

@@ -17,6 +17,7 @@ from keras_blocks.contract import Contract, TensorSpec
 from keras_blocks.errors import ExportError
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.signature.input_specs import (
+    Arguments,
     InputSpec,
     named_dims,
     symbols_of,
@@ -25,6 +26,7 @@ from keras_blocks.export.signature.input_specs import (
 from keras_blocks.export.signature.value_ranges import InputUsage, ValueRange
 from keras_blocks.export.tracing.call_overrides import Call, overridden_calls
 from keras_blocks.export.tracing.file_dtypes import file_dtype, in_file_dtype
+from keras_blocks.export.tracing.recorded_calls import calls_unrecorded
 from keras_blocks.export.tracing.stand_ins import stand_ins
 from keras_blocks.ragged import from_row_splits
 
@@ -38,37 +40,47 @@ class Signature:
 
     Args:
         contract: the inputs and outputs by name.
-        structure: the positional arguments of the model, as a tuple of nests of `InputSpec`.
+        structure: the arguments of the model, as nests of `InputSpec`.
         traced: the model's own call as a concrete function of `specs()`; None where it asks for
             sizes in Python, which a graph cannot answer.
     """
 
     contract: Contract
-    structure: tuple[Any, ...]
+    structure: Arguments
     traced: Any = None
 
     @property
     def symbols(self) -> list[InputSpec]:
         """The inputs, in the order of the contract."""
-        return keras.tree.flatten(self.structure)
+        return self.structure.symbols
 
     def specs(self) -> list[tf.TensorSpec]:
         """The TensorFlow specs of `contract.flat_inputs()`, in order."""
         return [spec for symbol in self.symbols for spec in symbol.tensor_specs()]
 
-    def arguments(self, flat: Sequence[Any]) -> tuple[Any, ...]:
-        """The positional arguments of the model, from the tensors of `contract.flat_inputs()`."""
+    def arguments(self, flat: Sequence[Any]) -> Arguments:
+        """The arguments of the model, from the tensors of `contract.flat_inputs()`."""
         return _arguments(self.structure, flat)
+
+    def apply(self, model: Callable[..., Any], flat: Sequence[Any], *before: Any) -> Any:
+        """What a model gives in inference for flat tensors.
+
+        Args:
+            model: the model, or a function that is called as it is.
+            flat: the tensors of `contract.flat_inputs()` in order.
+            *before: what the function takes before the model's own arguments.
+        """
+        return _apply(model, _arguments(self.structure, flat), *before)
 
     def pack(self, flat: Sequence[Any]) -> Any:
         """The model's one argument, from the tensors of `contract.flat_inputs()` in order."""
         arguments = self.arguments(flat)
-        if len(arguments) != 1:
+        if len(arguments.nests) != 1:
             raise ExportError(
-                f"the model takes {len(arguments)} positional arguments, not one; "
+                f"the model takes {len(arguments.nests)} arguments, not one; "
                 "use Signature.arguments(flat)"
             )
-        return arguments[0]
+        return arguments.nests[0]
 
     def unpack(self, outputs: Any) -> list[Any]:
         """The tensors of `contract.flat_outputs()` in order, from what the model returned."""
@@ -89,7 +101,7 @@ class Signature:
         for layer in stateful:
             layer.reset_state()
         try:
-            return self.unpack(model(*self.arguments(flat), training=False))
+            return self.unpack(self.apply(model, flat))
         finally:
             for layer, values in zip(stateful, kept, strict=True):
                 for state, value in zip(_state_of(layer), values, strict=True):
@@ -118,15 +130,13 @@ def signature_of(model: keras.Model, input_signature: Any = None) -> Signature:
         )
     structure = symbols_of(model, input_signature)
     probed = _probe(model, structure)
-    guessed = {s.name for s in keras.tree.flatten(structure) if not s.dtype_known}
+    guessed = {s.name for s in structure.symbols if not s.dtype_known}
     ids = {name for name, found in probed.ranges.items() if found["maximum"] is not None} & guessed
     if ids:
         # An input that an embedding reads holds integers.
-        structure = keras.tree.map_structure(
-            lambda s: replace(s, dtype="int32") if s.name in ids else s, structure
-        )
+        structure = structure.filled(lambda s: replace(s, dtype="int32") if s.name in ids else s)
         probed = _probe(model, structure)
-    inputs = tuple(_input_spec(symbol, probed.ranges) for symbol in keras.tree.flatten(structure))
+    inputs = tuple(_input_spec(symbol, probed.ranges) for symbol in structure.symbols)
     taken = [tensor.name for spec in inputs for tensor in spec.flat()]
     contract = Contract(inputs, _output_specs(model, probed.traced, taken))
     return Signature(contract, structure, probed.traced if probed.runs else None)
@@ -141,14 +151,14 @@ class _Probed:
     ranges: dict[str, dict[str, Any]]
 
 
-def _probe(model: keras.Model, structure: Any) -> _Probed:
-    owners = [s for s in keras.tree.flatten(structure) for _ in s.tensor_specs()]
-    specs = [spec for s in keras.tree.flatten(structure) for spec in s.tensor_specs()]
+def _probe(model: keras.Model, structure: Arguments) -> _Probed:
+    owners = [s for s in structure.symbols for _ in s.tensor_specs()]
+    specs = [spec for s in structure.symbols for spec in s.tensor_specs()]
     reads = InputUsage()
 
     def traced_call() -> Any:
         with reads.watch(model):
-            return trace(lambda *flat: model(*_arguments(structure, flat), training=False), specs)
+            return trace(lambda *flat: _apply(model, _arguments(structure, flat)), specs)
 
     try:
         traced, runs = traced_call(), True
@@ -175,9 +185,25 @@ def trace(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Any:
         raise
     except Exception as error:
         shapes = ", ".join(f"{spec.dtype.name} {tuple(spec.shape)}" for spec in specs)
+        reason = _ASKS_IN_PYTHON if _asks_in_python(error) else _reason(error)
         raise ExportError(
-            f"the model does not run on inputs of its signature ({shapes}): {_reason(error)}"
+            f"the model does not run on inputs of its signature ({shapes}): {reason}"
         ) from error
+
+
+# Keras runs such a model on batches of one length each, for which it is traced anew.
+_ASKS_IN_PYTHON = (
+    "an `if`, a `range` or the like in its code asks for a size or a value that is known only when "
+    "it runs. Give the inputs fixed sizes, input_signature=[keras.InputSpec(shape=(None, 16), "
+    'dtype="int32")] for the one argument or a dict of them by name; or write it with '
+    "keras.ops.cond and keras.ops.while_loop."
+)
+
+
+def _asks_in_python(error: Exception) -> bool:
+    """Whether a tensor of the graph was to be a number or a truth of Python."""
+    refused = isinstance(error, tf.errors.OperatorNotAllowedInGraphError)
+    return refused or "'SymbolicTensor' object cannot be interpreted" in str(error)
 
 
 def _reason(error: Exception) -> str:
@@ -197,7 +223,12 @@ def output_names(model: keras.Model, outputs: Any) -> list[str]:
     return ["output"] if len(paths) == 1 else [f"output_{i}" for i in range(len(paths))]
 
 
-def _arguments(structure: tuple[Any, ...], flat: Sequence[Any]) -> tuple[Any, ...]:
+def _apply(model: Callable[..., Any], arguments: Arguments, *before: Any) -> Any:
+    with calls_unrecorded():
+        return model(*before, *arguments.positional, **arguments.keywords, training=False)
+
+
+def _arguments(structure: Arguments, flat: Sequence[Any]) -> Arguments:
     rest = iter(flat)
 
     def argument(symbol: InputSpec) -> Any:
@@ -208,12 +239,12 @@ def _arguments(structure: tuple[Any, ...], flat: Sequence[Any]) -> tuple[Any, ..
         return from_row_splits(values, row_splits)
 
     # In order: the tensors of a ragged input follow one another.
-    arguments = [argument(symbol) for symbol in keras.tree.flatten(structure)]
-    return keras.tree.pack_sequence_as(structure, arguments)
+    return structure.filled(argument)
 
 
 def _leaves(outputs: Any) -> list[Any]:
-    return [leaf for leaf in keras.tree.flatten(outputs) if leaf is not None]
+    leaves = [leaf for leaf in keras.tree.flatten(outputs) if leaf is not None]
+    return [leaf.value if isinstance(leaf, keras.Variable) else leaf for leaf in leaves]
 
 
 def _parts(tensor: Any) -> list[Any]:

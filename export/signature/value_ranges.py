@@ -16,7 +16,12 @@ import keras
 import tensorflow as tf
 
 import keras_blocks as kb
-from keras_blocks.export.tracing.call_overrides import Call, overridden_calls
+from keras_blocks.export.tracing.call_overrides import (
+    Call,
+    first_in_place,
+    overridden_calls,
+    own_call,
+)
 from keras_blocks.export.tracing.minimum_sizes import (
     ask,
     ask_for_a_step,
@@ -100,10 +105,10 @@ class InputUsage:
 
     def ranges(self, inputs: list[tf.Tensor]) -> dict[int, ValueRange]:
         """The ranges by the position of the input, whose row splits follow its values."""
-        position = {tensor.name: index for index, tensor in enumerate(inputs)}
+        position = {_place(tensor): index for index, tensor in enumerate(inputs)}
         found: dict[int, ValueRange] = {}
         for tensor, input_dim in self.ids:
-            index = position.get(_origin(tensor))
+            index = position.get(origin_of(tensor))
             if index is not None:
                 known = found.get(index, ValueRange())
                 last = _least(known.maximum, input_dim - 1)
@@ -111,7 +116,7 @@ class InputUsage:
         for layer, tensors in self.trees:
             _add_tree(found, position, layer, tensors)
         for tensor, value in () if self.mask_is_dropped else self.masked:
-            index = position.get(_origin(tensor))
+            index = position.get(origin_of(tensor))
             if index is not None:
                 found[index] = replace(found.get(index, ValueRange()), padding=value)
         for index, tensor in enumerate(inputs):
@@ -122,32 +127,36 @@ class InputUsage:
 
     def _noting(self, layer: keras.layers.Layer) -> Call | None:
         if isinstance(layer, keras.layers.Embedding | kb.Embedding):
-            return _before(layer.call, lambda x: self._note_ids(x, layer))
+            return _before(layer, lambda x: self._note_ids(x, layer), _looks_up)
         if isinstance(layer, keras.layers.Masking):
-            return _before(layer.call, lambda x: self.masked.append((x, layer.mask_value)))
+            return _before(layer, lambda x: self.masked.append((x, layer.mask_value)))
         if isinstance(layer, _WINDOWS) and layer.padding == "valid":
-            return _before(layer.call, lambda x: ask_for_windows(layer, x))
+            return _before(layer, lambda x: ask_for_windows(layer, x))
         if isinstance(layer, _OVER_ALL_STEPS):
-            return _before(layer.call, lambda x: ask_for_a_step(layer, x))
+            return _before(layer, lambda x: ask_for_a_step(layer, x))
         if isinstance(layer, keras.layers.CategoryEncoding) and layer.output_mode == "one_hot":
-            return _before(layer.call, _ask_for_two_steps)
+            return _before(layer, _ask_for_two_steps)
         if isinstance(layer, kb.TreeRecursive):
-            return _before(layer.call, lambda x: self._note_tree(x, layer))
+            return _before(layer, lambda x: self._note_tree(x, layer))
         return None
 
     def _noting_dropped(self, layer: keras.layers.Layer) -> Call | None:
-        return None if layer.supports_masking else _before(layer.call, self._note_dropped)
+        if layer.supports_masking:
+            return None
+        call = own_call(layer)
 
-    def _note_dropped(self, inputs: Any) -> None:
-        tensors = keras.tree.flatten(inputs)
-        self.mask_is_dropped |= any(getattr(x, "_keras_mask", None) is not None for x in tensors)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            given = keras.tree.flatten((args, kwargs))
+            self.mask_is_dropped |= any(getattr(x, "_keras_mask", None) is not None for x in given)
+            return call(*args, **kwargs)
+
+        return noted
 
     def _note_ids(self, inputs: Any, layer: keras.layers.Layer) -> None:
         values = inputs.values if isinstance(inputs, tf.RaggedTensor) else inputs
-        if isinstance(values, tf.Tensor):
-            self.ids.append((values, layer.input_dim))
-            if layer.mask_zero:
-                self.masked.append((values, 0))
+        self.ids.append((values, layer.input_dim))
+        if layer.mask_zero:
+            self.masked.append((values, 0))
 
     def _note_tree(self, inputs: Any, layer: kb.TreeRecursive) -> None:
         if all(isinstance(tensor, tf.RaggedTensor) for tensor in inputs):
@@ -163,16 +172,16 @@ def _ask_for_two_steps(inputs: Any) -> None:
 
 def _add_tree(
     found: dict[int, ValueRange],
-    position: dict[str, int],
+    position: dict[Any, int],
     layer: kb.TreeRecursive,
     tensors: list[tf.RaggedTensor],
 ) -> None:
     """Adds what one layer asks of its inputs to what others do."""
     features, parents, *edges = tensors
-    index = position.get(_origin(parents.values))
+    index = position.get(origin_of(parents.values))
     if index is None:
         return
-    rows = position.get(_origin(features.row_splits))
+    rows = position.get(origin_of(features.row_splits))
     of_rows = None if rows is None else rows - 1
     on_leaves = layer.features_on == "leaves"
     known = found.get(index, ValueRange())
@@ -187,7 +196,7 @@ def _add_tree(
     if on_leaves and of_rows is not None and of_rows != index:
         found[of_rows] = replace(found.get(of_rows, ValueRange()), leaves_of=index)
     if edges:
-        _add_edges(found, position.get(_origin(edges[0].values)), index, layer)
+        _add_edges(found, position.get(origin_of(edges[0].values)), index, layer)
 
 
 def _add_edges(
@@ -213,16 +222,42 @@ def _least(*limits: Any) -> Any:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _before(call: Call, note: Callable[[Any], None]) -> Call:
-    def noted(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        note(inputs)
-        return call(inputs, *args, **kwargs)
+def _before(
+    layer: keras.layers.Layer,
+    note: Callable[[Any], None],
+    applies: Callable[..., bool] = lambda *_, **__: True,
+) -> Call:
+    """The layer's call, with a note of its first argument where that comes of an input."""
+    call = own_call(layer)
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        placed, named = first_in_place(layer, args, kwargs)
+        if placed and _is_traced(placed[0]) and applies(*placed, **named):
+            note(placed[0])
+        return call(*args, **kwargs)
 
     return noted
 
 
-def _origin(tensor: tf.Tensor) -> str:
-    """The name of the tensor that the elements come from."""
+def _looks_up(inputs: Any, reverse: bool = False, **_: Any) -> bool:
+    """Whether an embedding reads ids, and not vectors that it is to find the words for."""
+    return not reverse
+
+
+def _is_traced(argument: Any) -> bool:
+    """Whether it is made of tensors of a graph: constants, weights and arrays come of no input."""
+    parts = keras.tree.flatten(argument)
+    flat = [part.values if isinstance(part, tf.RaggedTensor) else part for part in parts]
+    return bool(flat) and all(map(tf.is_symbolic_tensor, flat))
+
+
+def origin_of(tensor: tf.Tensor) -> tuple[Any, str]:
+    """The place of the tensor that the elements come from."""
     while tensor.op.type in _HANDS_ON:
         tensor = tensor.op.inputs[0]
-    return tensor.name
+    return _place(tensor)
+
+
+def _place(tensor: tf.Tensor) -> tuple[Any, str]:
+    """The graph and the name in it: that of a loop's body may have the same names."""
+    return tensor.graph, tensor.name

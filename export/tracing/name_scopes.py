@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.export.tracing.call_overrides import Call
+from keras_blocks.export.tracing.call_overrides import Call, own_call
 
 _INNER = "graph."
 
@@ -32,7 +32,7 @@ def scoped(
     graphs: dict[tf.Graph, int] = {}
 
     def scoped_call(layer: keras.layers.Layer) -> Call:
-        call = replacement(layer) or layer.call
+        call = replacement(layer) or own_call(layer)
 
         def called(*args: Any, **kwargs: Any) -> Any:
             path.append(layer.name)

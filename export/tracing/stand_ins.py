@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
 
 from keras_blocks.errors import ExportError
-from keras_blocks.export.passes.opsets import DEFAULT_OPSET
+from keras_blocks.export.passes.opset.newest import NEWEST_OPSET
 
 STAND_IN_OP = "PyFunc"
 EMPTY = ""
@@ -39,24 +40,28 @@ class _Table:
     nodes: dict[str, OnnxNode] = field(default_factory=dict)
 
 
-_open_tables: list[_Table] = []
+# Of each thread its own: several may export at once.
+_open_table: ContextVar[_Table | None] = ContextVar("stand_ins", default=None)
+# Never the same twice: a function that was traced in an earlier export must not find a node of this
+# one under its token. Counting on is one step, which no other thread interrupts.
 _numbers = itertools.count()
 
 
 @contextmanager
-def stand_ins(opset: int = DEFAULT_OPSET) -> Any:
+def stand_ins(opset: int = NEWEST_OPSET) -> Any:
     """Within the context, `onnx_node` works; gives the table from tokens to nodes."""
     table = _Table(opset)
-    _open_tables.append(table)
+    before = _open_table.set(table)
     try:
         yield table.nodes
     finally:
-        _open_tables.remove(table)
+        _open_table.reset(before)
 
 
 def target_opset() -> int:
     """The opset of the file that is being made: a lowering may need an op that came late."""
-    return _open_tables[-1].opset if _open_tables else DEFAULT_OPSET
+    table = _open_table.get()
+    return NEWEST_OPSET if table is None else table.opset
 
 
 def onnx_node(
@@ -78,7 +83,8 @@ def onnx_node(
     Returns:
         The output tensors. They have no values here: only the exported file computes them.
     """
-    if not _open_tables:
+    table = _open_table.get()
+    if table is None:
         raise ExportError(f"onnx_node('{op_type}') works in an export only")
     token = f"keras_blocks.{next(_numbers)}"
     inputs = list(inputs)
@@ -87,7 +93,7 @@ def onnx_node(
     given = [tensor for tensor in inputs if tensor is not None]
     positions = iter(range(len(given)))
     slots = tuple(None if tensor is None else next(positions) for tensor in inputs)
-    _open_tables[-1].nodes[token] = OnnxNode(op_type, slots, attributes, domain)
+    table.nodes[token] = OnnxNode(op_type, slots, attributes, domain)
     results = tf.raw_ops.PyFunc(input=given, token=token, Tout=[spec.dtype for spec in outputs])
     # The shape of a PyFunc is lost when the graph is frozen, that of an EnsureShape is not.
     return [tf.ensure_shape(y, spec.shape) for y, spec in zip(results, outputs, strict=True)]

@@ -22,6 +22,7 @@ from keras_blocks.export.results.comparison import (
     magnitude_of,
 )
 from keras_blocks.export.signature.signature import Signature
+from keras_blocks.export.verification.accepted_values import ValueSearch
 from keras_blocks.export.verification.effort import Budget
 from keras_blocks.export.verification.exact_values import exact_outputs
 from keras_blocks.export.verification.keras_side import KerasRunner
@@ -57,6 +58,9 @@ class VerificationRun:
     output that had values, by its place, whether one of them was a number, `magnitudes` of each of
     floats how large it was.
 
+    `not_numbers` has a line for each way in which NaN and infinities differ, `sides` one for each
+    branch or size that the data decides.
+
     Args:
         model: the Keras model.
         signature: its signature.
@@ -74,6 +78,7 @@ class VerificationRun:
         budget: Budget | None = None,
     ):
         self.keras = KerasRunner(model, signature, signature.traced)
+        self.values = ValueSearch(self.keras)
         self.outputs = signature.contract.flat_outputs()
         usual = TOLERANCES[compute_dtype(model)]
         self.tolerance = usual
@@ -92,6 +97,8 @@ class VerificationRun:
         self.skipped: list[Skipped] = []
         self.left_out: list[str] = []
         self.notes: list[str] = []
+        self.not_numbers: list[str] = []
+        self.sides: list[str] = []
         self.failed: Sample | None = None
         self.difference: Difference | None = None
 
@@ -107,11 +114,23 @@ class VerificationRun:
                 self.left_out.append(sample.description)
                 continue
             # A fault of tracing would be in the trace and in the file.
+            eager = number % eager_every == 0
             try:
-                self.add(self.examine(onnx, sample, eager=number % eager_every == 0))
+                self.add(self.examine(onnx, sample, eager))
             except SampleRejectedError as error:
-                self.skipped.append(Skipped(sample.description, str(error)))
-                self.tried.append((sample, False))
+                if not self._run_narrowed(onnx, sample, eager):
+                    self.skipped.append(Skipped(sample.description, str(error)))
+                    self.tried.append((sample, False))
+
+    def _run_narrowed(self, onnx: OnnxRunner, sample: Sample, eager: bool) -> bool:
+        """Compares on other integers of the same shapes, if the model takes any."""
+        for other in self.values.narrowed(sample, seed=0):
+            try:
+                self.add(self.examine(onnx, other, eager))
+                return True
+            except SampleRejectedError:
+                continue
+        return False
 
     @property
     def spent(self) -> bool:

@@ -7,6 +7,9 @@
 | shortest and longest size that the model takes | | to 256 | to 2048 |
 | nothing in the batch, where the runtime survives it | | | yes |
 | inputs that do not matter | | yes | yes |
+| integers at the ends of their types, where nothing limits them | yes | yes | yes |
+| each side of the branches and sizes that the data decides | yes | yes | yes |
+| what becomes of NaN and infinities | | told | told |
 | the same inputs again after others | yes | yes | yes |
 | several threads, on as many rows as time allows | | 2, 4; to 10 runs | 2, 3, 4, 8; to 50 runs |
 | errors of each layer | | where no input matters | yes |

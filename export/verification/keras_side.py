@@ -60,6 +60,21 @@ class KerasRunner:
         except Exception as error:
             raise SampleRejectedError(first_line(error)) from error
 
+    def run_traced(self, feed: dict[str, np.ndarray]) -> None:
+        """Runs as a graph alone, where there is one, to see whether the model takes the inputs.
+
+        Raises:
+            RefusedError: it does not.
+        """
+        if self._traced is None:
+            self.run(feed, eager=True)
+            return
+        self._refuse_short(feed)
+        try:
+            self._traced(*(tf.constant(feed[name]) for name in self.names))
+        except Exception as error:
+            raise SampleRejectedError(first_line(error)) from error
+
     def refuse_shapes(self, feed: dict[str, np.ndarray]) -> None:
         """Raises `SampleRejectedError` if the model refuses these very shapes, though it ran.
 
@@ -83,8 +98,7 @@ class KerasRunner:
                 )
 
     def _call(self, *flat: Any) -> list[Any]:
-        arguments = self.signature.arguments(flat)
-        return self.signature.unpack(self.model(*arguments, training=False))
+        return self.signature.unpack(self.signature.apply(self.model, flat))
 
 
 @contextmanager

@@ -12,15 +12,16 @@ import onnxruntime
 import tensorflow as tf
 
 from keras_blocks.contract.sampling.samples import Sample
+from keras_blocks.contract.values import cast
 from keras_blocks.export.conversion.loading import as_model
 from keras_blocks.export.progress import bars
 from keras_blocks.export.reports.report import ParityReport
 from keras_blocks.export.results.checks import LayerCheck
-from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.effort import Budget, Verify, level_of
 from keras_blocks.export.verification.keras_side import mismatched_signature
+from keras_blocks.export.verification.padding import proven_signature
 from keras_blocks.export.verification.stages.order import Verification
 from keras_blocks.runtime.runner import OnnxRunner, SampleRejectedError
 
@@ -136,6 +137,8 @@ def verify_file(
         time_budget=time_budget,
         left_out=tuple(proof.left_out),
         notes=tuple(proof.notes),
+        not_numbers=tuple(proof.not_numbers),
+        sides=tuple(proof.sides),
         layers=tuple(layers),
         tolerance=str(proof.tolerance),
         versions=_versions(),
@@ -159,7 +162,7 @@ def sample_of(signature: Signature, inputs: Any) -> Sample:
     if len(parts) != len(flat):
         raise ValueError(f"{_asked(signature)} Received {len(parts)} tensors.")
     arrays = {
-        tensor.name: np.asarray(part).astype(tensor.dtype)
+        tensor.name: cast(np.asarray(part), tensor)
         for tensor, part in zip(flat, parts, strict=True)
     }
     return Sample("given inputs", arrays)
@@ -175,7 +178,7 @@ def _in_order(signature: Signature, inputs: Any) -> list[Any]:
         if set(inputs) == set(names):
             return [inputs[name] for name in names]
     # A model may call an input by another key than its name.
-    own = signature.structure[0]
+    own = signature.structure.nests[0]
     if not (isinstance(own, dict) and set(inputs) == set(own)):
         raise ValueError(f"{_asked(signature)} Received a dict with {sorted(map(str, inputs))}.")
     return keras.tree.flatten(inputs)

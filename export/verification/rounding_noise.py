@@ -45,8 +45,8 @@ def rounding_noise(
             [change(keras.ops.convert_to_numpy(v)) for v in group]
             for group in (model.trainable_variables, model.non_trainable_variables)
         ]
-        arguments = signature.arguments([change(value) for value in flat])
-        outputs, _ = model.stateless_call(*variables, *arguments, training=False)
+        changed = [change(value) for value in flat]
+        outputs, _ = signature.apply(model.stateless_call, changed, *variables)
         return [value.numpy() for value in signature.unpack(outputs)]
 
     largest = [0.0] * len(expected)

@@ -20,6 +20,7 @@ from keras_blocks.contract.dtypes import PROTOCOL
 from keras_blocks.contract.example import example_elements
 from keras_blocks.contract.rows import split_rows
 from keras_blocks.serving.protocol.names import model_path
+from keras_blocks.serving.repository.folders import MODEL_FILE
 from keras_blocks.serving.repository.repository import Repository
 from keras_blocks.serving.rest.snippets import curl_call
 
@@ -39,13 +40,18 @@ def announce(
         signature = map(tensor_lines, (contract.flat_inputs(), contract.flat_outputs()))
         # As Text, because rich would take the [batch] of a plain string for markup.
         table.add_row(*map(Text, (model.name, str(model.version), *signature)))
-    console.print(table)
+    if repository.models:
+        console.print(table)
     for problem in repository.problems:
         _say(console, f"not loaded: {problem}")
     _say(console, f"Serving on {url} (Ctrl+C to stop)")
     if grpc is not None:
         _say(console, f"gRPC on {grpc}")
-    _say(console, f"Try:\n{curl_example(repository, url)}")
+    if repository.models:
+        _say(console, f"Try:\n{curl_example(repository, url)}")
+    else:
+        where = f"{repository.directory}/<name>/<version>/{MODEL_FILE}"
+        _say(console, f"No model is loaded; models belong at {where}. Try:\ncurl {url}/v2")
 
 
 def tensor_lines(tensors: tuple[FlatTensor, ...]) -> str:
@@ -101,6 +107,7 @@ def show_inspection(facts: Mapping[str, Any], console: Console | None = None) ->
     opset = ", ".join(f"{domain} {version}" for domain, version in facts["opset"].items())
     nodes = sum(facts["ops"].values())
     _say(console, f"{facts['file']}: {facts['bytes']:,} bytes, {nodes} nodes, opset {opset}")
+    _say(console, f"loads in {facts['loads_in']}")
     for line in (_proof_text(facts["proof"]), *map(_change_text, facts["changes"])):
         _say(console, line)
     source = "written by the export" if facts["contract"] == "metadata" else "read off the graph"

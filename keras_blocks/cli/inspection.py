@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_blocks.contract import CHANGES_METADATA_KEY, PROOF_METADATA_KEY
 from keras_blocks.runtime.external_data import count_bytes
+from keras_blocks.runtime.releases import loads_in
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.protocol.descriptions import model_metadata
 
@@ -32,6 +33,8 @@ def inspect_file(path: Path) -> dict[str, Any]:
         "inputs": metadata["inputs"],
         "outputs": metadata["outputs"],
         "opset": model.facts.opset,
+        "ir_version": model.facts.ir_version,
+        "loads_in": loads_in(model.facts.opset, model.facts.ir_version),
         "ops": dict(ops),
         "proof": _stored(model, PROOF_METADATA_KEY, dict, None),
         "changes": [

@@ -52,7 +52,7 @@ _SIGNATURE = click.option(
 @click.command()
 @_KERAS_FILE
 @click.option("-o", "--output", type=NEW_FILE, required=True, help="The ONNX file to write.")
-@click.option("--opset", type=int, help="ONNX opset version; by default the newest that is proven.")
+@click.option("--opset", type=int, help="ONNX opset version; by default the lowest at no cost.")
 @click.option("--no-verify", is_flag=True, help="Do not prove that the file equals the model.")
 @click.option("--external-data", is_flag=True, help="Write the weights beside the file.")
 @_LEVEL

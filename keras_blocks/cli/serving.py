@@ -23,6 +23,18 @@ def _file_or_url(context: click.Context, parameter: click.Parameter, value: str)
     return str(FILE.convert(value, parameter, context))
 
 
+def _headers(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    headers = {}
+    for text in given:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip() or any(ord(letter) < 32 for letter in text):
+            raise click.BadParameter(f"'{text}' is no 'NAME: VALUE'")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
 @click.command()
 @click.argument("model", callback=_file_or_url, metavar="MODEL.onnx|URL")
 @click.argument("inputs", type=FILE, metavar="INPUT.json|.npz|.npy")
@@ -35,6 +47,14 @@ def _file_or_url(context: click.Context, parameter: click.Parameter, value: str)
     help="Key of the server at URL, where it wants one.",
 )
 @click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_headers,
+    metavar="'NAME: VALUE'",
+    help="Send this header to the server at URL; repeatable.",
+)
+@click.option(
     "--timeout",
     default=60.0,
     show_default=True,
@@ -43,7 +63,13 @@ def _file_or_url(context: click.Context, parameter: click.Parameter, value: str)
 )
 @as_json
 def predict(
-    model: str, inputs: Path, output: Path | None, api_key: str, timeout: float, as_json: bool
+    model: str,
+    inputs: Path,
+    output: Path | None,
+    api_key: str,
+    headers: dict[str, str],
+    timeout: float,
+    as_json: bool,
 ) -> None:
     """Run a model on one file of inputs, without TensorFlow.
 
@@ -65,7 +91,9 @@ def predict(
     from keras_blocks.contract.array_files import nested, write_outputs
 
     if "://" in model:
-        contract, outputs = _ask_server(model, inputs, api_key, timeout)
+        contract, outputs = _ask_server(
+            model, inputs, api_key=api_key, headers=headers, timeout=timeout
+        )
     else:
         contract, outputs = _run_here(model, inputs)
     if output is not None:
@@ -92,12 +120,12 @@ def _run_here(path: str, inputs: Path) -> tuple[Contract, Arrays]:
     return model.contract, model.predict(_read(inputs, model.contract))
 
 
-def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[Contract, Arrays]:
+def _ask_server(url: str, inputs: Path, **options: Any) -> tuple[Contract, Arrays]:
     from keras_blocks.serving.client.client import Client, split_model_url
 
     with usage_errors():
         server, name, version = split_model_url(url)
-    with Client(server, api_key=api_key, timeout=timeout) as client:
+    with Client(server, **options) as client:
         try:
             contract = client.contract(name, version)
             outputs = client.infer(name, _read(inputs, contract), version=version)
@@ -108,6 +136,10 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
                 f"{server} does not answer ({error}); is a server running there?"
             ) from error
     return contract, outputs
+
+
+def _base_path(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    return value and f"/{value.strip('/')}".rstrip("/")
 
 
 @click.command()
@@ -193,16 +225,46 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
     help="How long requests in flight may take after SIGTERM.",
 )
 @click.option(
+    "--allow-links", is_flag=True, help="Let models of DIR be links to files outside of it."
+)
+@click.option(
     "--api-keys",
     type=FILE,
     metavar="FILE",
     help="Answer only who sends one of its lines as 'Authorization: Bearer KEY'.",
 )
 @click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin ask, as https://example.com; '*' for all. Repeatable.",
+)
+@click.option(
+    "--base-path",
+    default="",
+    callback=_base_path,
+    metavar="PATH",
+    help="What a proxy leaves before each path, as /models.",
+)
+@click.option(
     "--certificate",
     type=(FILE, FILE),
     metavar="CERTIFICATE KEY",
     help="PEM files of a certificate and its private key: TLS for HTTP and gRPC.",
+)
+@click.option(
+    "--client-ca",
+    type=FILE,
+    metavar="FILE",
+    help="PEM file of authorities: answer only clients that show a certificate of theirs.",
+)
+@click.option(
+    "--drain-seconds",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How long to take requests after SIGTERM, not ready, until balancers know.",
 )
 @click.option(
     "--log-format",
@@ -234,6 +296,13 @@ def _ask_server(url: str, inputs: Path, api_key: str, timeout: float) -> tuple[C
     help="Most steps of a request to a recurrent or ragged model, padding counted.",
 )
 @click.option(
+    "--idle-timeout-secs",
+    default=75.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="How long a connection stays open between requests; ten times as long over gRPC.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, 256),
     help="Threads that one run may use; by default onnxruntime decides.",
@@ -253,13 +322,19 @@ def serve(
     admin_port: int | None,
     admin_host: str,
     exit_timeout_secs: float,
+    allow_links: bool,
     api_keys: Path | None,
+    cors_origins: tuple[str, ...],
+    base_path: str,
     certificate: tuple[Path, Path] | None,
+    client_ca: Path | None,
+    drain_seconds: float,
     log_format: str,
     access_log: bool,
     max_body_mb: float,
     max_answer_mb: float,
     max_steps: int,
+    idle_timeout_secs: float,
     threads: int | None,
 ) -> None:
     """Serve the models of a folder over HTTP and gRPC, without TensorFlow.
@@ -303,11 +378,17 @@ def serve(
             body_bytes=int(max_body_mb * 2**20),
             answer_bytes=int(max_answer_mb * 2**20),
             padded_steps=max_steps,
+            idle_seconds=idle_timeout_secs,
         ),
         threads=threads,
         watch_seconds=watch_seconds,
         keys=None if api_keys is None else read_keys(api_keys),
+        allow_links=allow_links,
+        cors_origins=cors_origins,
+        base_path=base_path,
         certificate=certificate,
+        client_ca=client_ca,
+        drain_seconds=drain_seconds,
         log_format=log_format,
         access_log=access_log,
         on_start=log_start if log_format == "json" else _announce,

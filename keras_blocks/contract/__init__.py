@@ -1,7 +1,6 @@
 """A model's inputs and outputs, as they are stored in the metadata of the ONNX file."""
 
 from keras_blocks.contract.spec import (
-    ANY_SHAPE,
     CHANGES_METADATA_KEY,
     FORMAT_VERSION,
     METADATA_KEY,
@@ -15,7 +14,6 @@ from keras_blocks.contract.spec import (
 )
 
 __all__ = [
-    "ANY_SHAPE",
     "CHANGES_METADATA_KEY",
     "FORMAT_VERSION",
     "METADATA_KEY",

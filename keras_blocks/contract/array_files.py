@@ -113,11 +113,18 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | np.ndarray:
     Raises:
         FileFormatError: it is no such file.
     """
+    kind = (
+        "a .npy file of a plain array" if path.suffix == ".npy" else "an .npz file of plain arrays"
+    )
     try:
         with open(path, "rb") as file:  # NumPy leaves a broken one open
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 return {name: loaded[name] for name in loaded.files}
-            return loaded
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise FileFormatError(f"{path}: not a file of plain NumPy arrays: {error}") from None
+        # NumPy goes on to say how to run the code in a pickle.
+        reason = str(error).partition(" If you trust")[0]
+        raise FileFormatError(f"{path}: not {kind}: {reason}") from None
+    if path.suffix == ".npz":
+        raise FileFormatError(f"{path}: not {kind}: its one array has no name; use np.savez")
+    return loaded

@@ -1,4 +1,7 @@
-"""One element type, three spellings: the contract's, the protocol's and onnxruntime's."""
+"""One element type, three spellings: the contract's, the protocol's and onnxruntime's.
+
+Nothing here needs onnxruntime, so that clients do not load it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ import numpy as np
 STRING = "string"
 BFLOAT16 = "bfloat16"
 """NumPy has no such type: its arrays hold the 16 bits as uint16, see `from_bfloat16`."""
+
+ANY_SHAPE = ("...",)
+"""The shape of a graph input of unknown rank; onnxruntime cannot tell it from a single number."""
 
 _TABLE = (
     # contract, protocol, onnxruntime

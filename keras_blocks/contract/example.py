@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from keras_blocks.contract import ROW_SPLITS_DTYPE, Contract, Dim, TensorSpec
-from keras_blocks.contract.dtypes import STRING, numpy_dtype
-from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.contract.dtypes import ANY_SHAPE, STRING, numpy_dtype
 from keras_blocks.contract.tree_validation import leaves
 from keras_blocks.contract.validation import split_dim
 
@@ -17,25 +17,32 @@ _ROWS = (3, 2)
 _FREE_SIZE = 3
 
 
-def example_inputs(contract: Contract) -> dict[str, np.ndarray]:
+def example_inputs(
+    contract: Contract,
+    lengths: Sequence[int] = _ROWS,
+    free_sizes: Mapping[str, int] | None = None,
+) -> dict[str, np.ndarray]:
     """Arrays that the contract allows: zeros, or the allowed values next to zero; not padding.
 
-    Ragged inputs have two rows, of 3 and 2 steps, and those of leaves as many as the trees have;
-    dense models get a batch of one.
+    Args:
+        contract: what the inputs must be.
+        lengths: the steps of each row of ragged inputs; those of leaves have as many as the trees
+            have. Dense models get a batch of one.
+        free_sizes: the sizes of other free dims, by their names; 3 by default.
     """
-    sizes = _sizes(contract)
+    sizes = _sizes(contract, lengths) | dict(free_sizes or {})
     arrays: dict[str, np.ndarray] = {}
     for spec in contract.inputs:
-        arrays[spec.name] = _example_values(spec, contract, sizes)
+        arrays[spec.name] = _example_values(spec, contract, sizes, lengths)
         if spec.ragged:
-            lengths = _lengths(spec, contract)
-            arrays[spec.row_splits_name] = np.cumsum([0, *lengths], dtype=ROW_SPLITS_DTYPE)
+            own = _lengths(spec, contract, lengths)
+            arrays[spec.row_splits_name] = np.cumsum([0, *own], dtype=ROW_SPLITS_DTYPE)
     return arrays
 
 
 def example_elements(contract: Contract) -> int:
     """How many elements the example has in all; known without making it."""
-    sizes = _sizes(contract)
+    sizes = _sizes(contract, _ROWS)
     return sum(math.prod(_shape(spec, sizes)) for spec in contract.inputs)
 
 
@@ -44,11 +51,13 @@ def is_small(contract: Contract) -> bool:
     return example_elements(contract) <= _MOST_TRIED
 
 
-def _example_values(spec: TensorSpec, contract: Contract, sizes: dict[str, int]) -> np.ndarray:
+def _example_values(
+    spec: TensorSpec, contract: Contract, sizes: dict[str, int], lengths: Sequence[int]
+) -> np.ndarray:
     if spec.tree_of is not None:
-        return np.concatenate([parents for parents, _ in _trees(spec)]).astype(spec.dtype)
+        return np.concatenate([parents for parents, _ in _trees(spec, lengths)]).astype(spec.dtype)
     if spec.edges_of is not None and spec.siblings_differ:
-        trees = _trees(_named(contract, spec.edges_of))
+        trees = _trees(_named(contract, spec.edges_of), lengths)
         return np.concatenate([places for _, places in trees]).astype(spec.dtype)
     shape = _shape(spec, sizes)
     if spec.dtype == STRING:
@@ -60,13 +69,13 @@ def _example_values(spec: TensorSpec, contract: Contract, sizes: dict[str, int])
     return np.full(shape, min(max(nearest, low), high)).astype(numpy_dtype(spec.dtype))
 
 
-def _trees(spec: TensorSpec) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The parents of two trees, and each node's place among its siblings.
+def _trees(spec: TensorSpec, sizes: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The parents of trees of some sizes, and each node's place among its siblings.
 
     A root and its children, and theirs where it may not have as many.
     """
     trees = []
-    for nodes in _ROWS:
+    for nodes in sizes:
         most = spec.max_children or nodes
         parents, places = np.divmod(np.arange(nodes) - 1, most)
         places[0] = 0
@@ -74,23 +83,23 @@ def _trees(spec: TensorSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     return trees
 
 
-def _lengths(spec: TensorSpec, contract: Contract) -> tuple[int, ...]:
+def _lengths(spec: TensorSpec, contract: Contract, lengths: Sequence[int]) -> Sequence[int]:
     if spec.leaves_of is None:
-        return _ROWS
-    parents = [parents for parents, _ in _trees(_named(contract, spec.leaves_of))]
-    return tuple(leaves(np.concatenate(parents), np.cumsum([0, *_ROWS])).tolist())
+        return lengths
+    parents = [parents for parents, _ in _trees(_named(contract, spec.leaves_of), lengths)]
+    return leaves(np.concatenate(parents), np.cumsum([0, *lengths])).tolist()
 
 
 def _named(contract: Contract, name: str) -> TensorSpec:
     return next(spec for spec in contract.inputs if spec.name == name)
 
 
-def _sizes(contract: Contract) -> dict[str, int]:
+def _sizes(contract: Contract, lengths: Sequence[int]) -> dict[str, int]:
     ragged = [spec for spec in contract.inputs if spec.ragged]
-    sizes: dict[str, int] = {"batch": len(_ROWS) if ragged else 1}
+    sizes: dict[str, int] = {"batch": len(lengths) if ragged else 1}
     for spec in ragged:
         if isinstance(spec.shape[0], str):
-            sizes[spec.shape[0]] = sum(_lengths(spec, contract))
+            sizes[spec.shape[0]] = sum(_lengths(spec, contract, lengths))
     for dim, least in contract.least_sizes().items():
         if least:
             sizes[dim] = max(sizes.get(dim, _FREE_SIZE), least)

@@ -14,10 +14,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-ANY_SHAPE = ("...",)
-"""The shape of a graph input of unknown rank; onnxruntime cannot tell it from a single number."""
-
-
 METADATA_KEY = "keras_blocks.contract"
 PROOF_METADATA_KEY = "keras_blocks.proof"
 """Where the exporter leaves a short JSON summary of the proof."""

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 from keras_blocks.errors import TreeError
 
-_PARENTS = "Parents are indices within their own tree, -1 at the root."
+_PARENTS = (
+    "Parents are indices within their own tree, -1 at the root. From heads that count from 1 "
+    "(CoNLL-U) subtract 1; a root that is its own head (spaCy) gets -1."
+)
 UNEQUAL_BATCHES = "the features hold {} trees, but the parents {}. Both need the same rows."
 UNEQUAL_ROWS = (
     "tree {} has features for {} nodes, but parents for {}. Give one parent for each node, "
@@ -20,8 +23,9 @@ UNEQUAL_ROWS = (
 OUT_OF_RANGE = f"node {{}} of tree {{}} has parent {{}}, but the tree has {{}} nodes. {_PARENTS}"
 OWN_PARENT = f"node {{}} of tree {{}} is its own parent. {_PARENTS}"
 SECOND_ROOT = (
-    "node {} of tree {} is a second root (parent -1) beside node {}. A tree has one root; give "
-    "the trees of a forest as rows of their own."
+    "node {} of tree {} is a second root (parent -1) beside node {}. A tree has one root: give "
+    "the trees of a forest as rows of their own, or a row with several roots to "
+    "TreeRecursive(forests='sum')."
 )
 NO_ROOT = (
     f"tree {{}} has no root: none of its {{}} nodes, from node 0 on, has parent -1. {_PARENTS}"
@@ -71,7 +75,8 @@ def validate(parents: Sequence[int], tree: int = 0) -> None:
         >>> validate([-1, 0, 5], tree=3)
         Traceback (most recent call last):
         keras_blocks.errors.TreeError: node 2 of tree 3 has parent 5, but the tree has 3 nodes. \
-Parents are indices within their own tree, -1 at the root.
+Parents are indices within their own tree, -1 at the root. From heads that count from 1 \
+(CoNLL-U) subtract 1; a root that is its own head (spaCy) gets -1.
     """
     parents = [operator.index(parent) for parent in parents]
     for node, parent in enumerate(parents):

@@ -10,8 +10,7 @@ import numpy as np
 
 from keras_blocks.contract import Contract, FlatTensor, TensorSpec
 from keras_blocks.contract.describe import describe_inputs, show_shape
-from keras_blocks.contract.dtypes import numpy_dtype
-from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.contract.dtypes import ANY_SHAPE, numpy_dtype
 from keras_blocks.contract.tree_validation import check_trees
 from keras_blocks.contract.values import refuse
 from keras_blocks.errors import ContractError
@@ -62,16 +61,15 @@ def check_names(contract: Contract, names: Iterable[str]) -> None:
         return
     expected = [tensor.name for tensor in contract.flat_inputs()]
     missing = next((name for name in expected if name not in given), None)
-    if missing is not None:
-        raise ContractError(
-            f"input '{missing}' is missing; the model takes {describe_inputs(contract)}", missing
-        )
-    unknown = sorted(given - set(expected))
-    if unknown:
-        raise ContractError(
-            f"input '{unknown[0][:100]}' is unknown; the model takes {describe_inputs(contract)}",
-            unknown[0],
-        )
+    unknown = min(given - set(expected), default=None)
+    if missing is None and unknown is None:
+        return
+    # Both are told: one may be a misspelling of the other.
+    faults = [] if missing is None else [f"input '{missing}' is missing"]
+    faults += [] if unknown is None else [f"input '{unknown[:100]}' is unknown"]
+    raise ContractError(
+        f"{' and '.join(faults)}; the model takes {describe_inputs(contract)}", missing or unknown
+    )
 
 
 def check_shape(tensor: FlatTensor, shape: Sequence[int]) -> None:
@@ -180,8 +178,17 @@ def _check_bounds(spec: TensorSpec, bounds: _Bounds, array: np.ndarray) -> None:
     index = int(np.argmin((array >= low) & (array <= high)))
     raise refuse(
         spec.name,
-        f"element {index} is {array.flat[index]}, expected {_show_bounds(spec)}",
+        f"element {index} is {array.flat[index]}{_show_place(index, array)}, "
+        f"expected {_show_bounds(spec)}",
     )
+
+
+def _show_place(index: int, array: np.ndarray) -> str:
+    """Where an element is, for people who count in rows."""
+    if array.ndim < 2:
+        return ""
+    row, *place = (int(axis) for axis in np.unravel_index(index, array.shape))
+    return f" (row {row}, place {', '.join(map(str, place))})"
 
 
 def _show_bounds(spec: TensorSpec) -> str:

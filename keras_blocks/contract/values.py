@@ -46,6 +46,9 @@ _CODES = {
     **{"uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q"},
 }
 
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""How answers in JSON spell the numbers that it has no spelling of; requests may too."""
+
 _JSON_NAMES = {
     bool: "a boolean",
     int: "an integer",
@@ -124,6 +127,9 @@ def from_items(items: list[Any], tensor: FlatTensor) -> np.ndarray:
         items = [item.item() if isinstance(item, np.generic) else item for item in items]
         kinds = set(map(type, items))
     if not kinds <= allowed:
+        items = _respelled(items, tensor)
+        kinds = set(map(type, items))
+    if not kinds <= allowed:
         index = next(i for i, item in enumerate(items) if type(item) not in allowed)
         raise refuse(
             tensor.name,
@@ -131,6 +137,20 @@ def from_items(items: list[Any], tensor: FlatTensor) -> np.ndarray:
             f" ({_short(items[index])})",
         )
     return _packed(items, tensor)
+
+
+def _respelled(items: list[Any], tensor: FlatTensor) -> list[Any]:
+    """Numbers that JSON has no spelling of, as answers spell them."""
+    if float in _ALLOWED[tensor.dtype]:
+        return [NOT_FINITE.get(item, item) if type(item) is str else item for item in items]
+    return items
+
+
+def _decoded(item: bytes, tensor: FlatTensor) -> str:
+    try:
+        return item.decode()
+    except UnicodeDecodeError as error:
+        raise refuse(tensor.name, f"text in UTF-8 expected: {error}") from None
 
 
 def _packed(items: Sequence[Any], tensor: FlatTensor) -> np.ndarray:
@@ -215,6 +235,9 @@ def _as_text(array: np.ndarray, tensor: FlatTensor) -> np.ndarray:
         except UnicodeDecodeError as error:
             raise refuse(tensor.name, f"text in UTF-8 expected: {error}") from None
     text = array.astype(object)
+    if array.dtype.kind == "O" and any(isinstance(item, bytes) for item in text.flat):
+        items = [_decoded(i, tensor) if isinstance(i, bytes) else i for i in text.flat]
+        text = np.array(items, dtype=object).reshape(text.shape)
     if array.dtype.kind != "U" and not all(isinstance(item, str) for item in text.flat):
         raise refuse(tensor.name, f"strings expected, got {array.dtype}")
     return text

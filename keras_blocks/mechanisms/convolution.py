@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -14,9 +14,11 @@ from keras_blocks.mechanisms.lifting import (
     Shape,
     affine_parts,
     build_layer,
+    call_on_vectors,
     output_spec,
 )
 from keras_blocks.ragged import AcceptsRagged, from_row_splits, is_ragged, map_values, ragged_spec
+from keras_blocks.refusals import check_features, check_mask
 from keras_blocks.windows.short_inputs import guard_short_input
 from keras_blocks.windows.sliding import (
     PADDINGS,
@@ -26,6 +28,10 @@ from keras_blocks.windows.sliding import (
     place_windows,
     ragged_windows,
     spatial_lengths,
+)
+
+_OF_LAYER = (
+    "It belongs to the lifted layer: Convolution(kb.Vanilla(filters, activation=...), window_size)."
 )
 
 
@@ -81,6 +87,23 @@ class Convolution(AcceptsRagged, Lifting):
         TensorShape([2, 6, 6, 4])
     """
 
+    twin_arguments: ClassVar = {
+        "kernel_size": "window_size",
+        "pool_size": "window_size",
+        "width": "window_size",
+        "stride": "strides",
+        "dilation": "dilation_rate",
+        "dilations": "dilation_rate",
+        "filters": _OF_LAYER,
+        "out_channels": _OF_LAYER,
+        "units": _OF_LAYER,
+        "activation": _OF_LAYER,
+        "use_bias": _OF_LAYER,
+        "kernel_initializer": _OF_LAYER,
+        "data_format": "Channels are the last axis: move them there with keras.layers.Permute.",
+        "groups": "One layer sees all channels of its window: split them before.",
+    }
+
     def __init__(
         self,
         layer: keras.layers.Layer,
@@ -102,6 +125,7 @@ class Convolution(AcceptsRagged, Lifting):
         self.padding = padding
         self.dilation_rate = _sizes("dilation_rate", dilation_rate, len(size))
         self.supports_masking = True
+        self.features: int | None = None
 
     @property
     def window(self) -> Window:
@@ -111,15 +135,17 @@ class Convolution(AcceptsRagged, Lifting):
     def build(self, input_shape: Any) -> None:
         """Builds the layer for the flattened window."""
         build_layer(self.layer, self._window_shape(input_shape))
+        self.features = input_shape[-1]
         self._output_spec(input_shape)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         """Applies the layer to every window."""
+        self._check_input(inputs.shape, mask)
         affine = affine_parts(self.layer, self.compute_dtype)
         if is_ragged(inputs):
             return self._call_rows(inputs, affine)
         if mask is not None:
-            kept = self._checked_mask(mask)[..., tf.newaxis]
+            kept = tf.cast(mask, tf.bool)[..., tf.newaxis]
             inputs = tf.where(kept, inputs, tf.zeros([], inputs.dtype))
         if affine is not None and self._is_native:
             return affine.finish(self._convolve(inputs, affine.kernel))
@@ -130,7 +156,7 @@ class Convolution(AcceptsRagged, Lifting):
         # A symbol gets none: the real call puts a real mask on its output.
         if mask is None or is_ragged(inputs) or isinstance(mask, keras.KerasTensor):
             return None
-        return dense_mask(self._checked_mask(mask), self.window)
+        return dense_mask(tf.cast(mask, tf.bool), self.window)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         """(batch, steps..., *output of the layer)."""
@@ -138,6 +164,7 @@ class Convolution(AcceptsRagged, Lifting):
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
         """The symbolic output, ragged where the input is."""
+        self._check_input(inputs.shape, mask)
         spec = self._output_spec(inputs.shape)
         if not is_ragged(inputs):
             return spec
@@ -177,17 +204,14 @@ class Convolution(AcceptsRagged, Lifting):
         channels = input_shape[-1]
         return None, None if channels is None else channels * self.window.positions
 
-    def _checked_mask(self, mask: tf.Tensor) -> tf.Tensor:
-        if len(mask.shape) == self.window.rank + 1:
-            return tf.cast(mask, tf.bool)
-        raise ValueError(
-            f"Convolution: the mask must have one entry for each position, (batch, "
-            f"{self.window.rank} spatial). Received a mask of shape {tuple(mask.shape)}."
-        )
+    def _check_input(self, shape: Any, mask: Any) -> None:
+        self._window_shape(shape)
+        check_features(self, self.features, shape)
+        check_mask(self, mask, shape, self.window.rank + 1)
 
     def _call_windows(self, windows: tf.Tensor) -> tf.Tensor:
         """The layer on (batch, steps..., flat), in one call."""
-        outputs = self.layer(tf.reshape(windows, [-1, windows.shape[-1]]))
+        outputs = call_on_vectors(self.layer, tf.reshape(windows, [-1, windows.shape[-1]]))
         shape = tf.concat([tf.shape(windows)[:-1], tf.shape(outputs)[1:]], axis=0)
         known = windows.shape[:-1].concatenate(outputs.shape[1:])
         outputs = tf.reshape(outputs, shape)
@@ -227,7 +251,8 @@ class Convolution(AcceptsRagged, Lifting):
         self._check_rows()
         if affine is not None and self.window.strides == (1,):
             return map_values(affine.finish, self._convolve_rows(x, affine.kernel))
-        return map_values(self.layer, ragged_windows(x, self.window))
+        windows = ragged_windows(x, self.window)
+        return map_values(lambda vectors: call_on_vectors(self.layer, vectors), windows)
 
     def _check_rows(self) -> None:
         if self.window.rank != 1:

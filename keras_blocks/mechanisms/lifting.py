@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,14 +10,13 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_blocks.copying import restore_layers, store_layers, unbuilt_copy
+from keras_blocks.windows.short_inputs import unless_empty
+
 Shape = tuple[int | None, ...]
 
 PACKAGE = "keras_blocks"
 """The name under which the mechanisms register for serialisation."""
-
-
-_lifted: weakref.WeakKeyDictionary[keras.layers.Layer, int] = weakref.WeakKeyDictionary()
-"""How often each layer was lifted: one that is lifted twice is shared, and saved as such."""
 
 
 def check_layer(layer: Any, owner: str, argument: str = "layer") -> keras.layers.Layer:
@@ -47,16 +45,11 @@ def check_layer(layer: Any, owner: str, argument: str = "layer") -> keras.layers
     )
 
 
-def count_lift(layer: keras.layers.Layer) -> None:
-    """Notes that a mechanism holds the layer; each does so once."""
-    _lifted[layer] = _lifted.get(layer, 0) + 1
-
-
 def build_layer(layer: keras.layers.Layer, input_shape: Any) -> None:
     """Creates the weights of a lifted layer, as its first call would."""
     if layer.built:
         return
-    if _is_default(layer, "build") and _is_shape(input_shape):
+    if _is_default(layer, "build") and is_shape(input_shape):
         # It has no `build` of its own: its weights, or those of its sub-layers, come with a call.
         with leaving_no_nodes([layer]):
             layer(_symbol(layer, input_shape))
@@ -83,6 +76,30 @@ def leaving_no_nodes(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
             del nodes[count:]
 
 
+@contextmanager
+def keeping_losses_out(owner: keras.layers.Layer, allowed: bool = False) -> Iterator[None]:
+    """Refuses losses that layers of the owner add within a loop, which they cannot leave.
+
+    Args:
+        owner: the mechanism.
+        allowed: bool, whether it is no loop in fact.
+    Raises:
+        ValueError: a layer has added some.
+    """
+    inner = owner._flatten_layers()
+    before = [len(layer._losses) for layer in inner]
+    yield
+    for layer, count in zip(inner, before, strict=True):
+        if len(layer._losses) > count and not allowed:
+            del layer._losses[count:]
+            raise ValueError(
+                f"{type(owner).__name__}: layer '{layer.name}' calls `add_loss` (or has an "
+                "activity_regularizer), and its loss cannot leave the loop. Add the loss to what "
+                f"comes out: keras.layers.ActivityRegularization behind {type(owner).__name__}, or "
+                "a layer of your own that calls `add_loss` there."
+            )
+
+
 def output_shape(layer: keras.layers.Layer, input_shape: Any) -> Any:
     """The shape of a lifted layer's output, also for a layer that does not compute it itself."""
     try:
@@ -90,7 +107,7 @@ def output_shape(layer: keras.layers.Layer, input_shape: Any) -> Any:
     except NotImplementedError:
         spec = _traced_spec(layer, input_shape)
         return keras.tree.map_structure(lambda tensor: tuple(tensor.shape), spec)
-    return tuple(shape) if _is_shape(shape) else shape
+    return tuple(shape) if is_shape(shape) else shape
 
 
 def output_spec(layer: keras.layers.Layer, input_shape: Shape, owner: str) -> keras.KerasTensor:
@@ -119,19 +136,27 @@ def _traced_spec(layer: keras.layers.Layer, input_shape: Shape) -> Any:
     return layer.compute_output_spec(_symbol(layer, input_shape))
 
 
-def unbuilt_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer of the same config, without weights yet unless it is a model that has them."""
-    # So that the classes of layers inside are found where they are not registered.
-    classes = {type(inner).__name__: type(inner) for inner in layer._flatten_layers()}
-    with keras.saving.CustomObjectScope(classes):
-        return type(layer).from_config(_unshared(layer.get_config()))
+def unquantized_policy(layer: keras.layers.Layer) -> Any:
+    """The dtype policy of a layer, for a mechanism around it: that has no weights to quantize."""
+    policy = layer.dtype_policy
+    if policy.quantization_mode is None:
+        return policy
+    return keras.dtype_policies.get(policy.name.partition("_from_")[2])
 
 
-def _unshared(config: Any) -> Any:
-    """The config without Keras's marks of shared objects, so that nothing is: it is a new copy."""
-    if isinstance(config, dict):
-        return {k: _unshared(v) for k, v in config.items() if k != "shared_object_id"}
-    return [_unshared(v) for v in config] if isinstance(config, list) else config
+def call_on_vectors(layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+    """Calls a layer on vectors, of which there may be none: then statistics of a batch stay as they
+    are, where the layer would take the mean of nothing."""
+    inner = layer._flatten_layers()
+    if not any(isinstance(part, keras.layers.BatchNormalization) for part in inner):
+        return layer(x)
+
+    def nothing() -> tf.Tensor:
+        spec = layer.compute_output_spec(keras.KerasTensor(x.shape, x.dtype))
+        sizes = [tf.shape(x)[i] if size is None else size for i, size in enumerate(spec.shape)]
+        return tf.zeros(sizes, spec.dtype)
+
+    return unless_empty(x, lambda: layer(x), nothing)
 
 
 def vector_output_shape(layer: keras.layers.Layer, input_shape: Shape, owner: str) -> Shape:
@@ -143,7 +168,8 @@ def _is_default(layer: keras.layers.Layer, method: str) -> bool:
     return getattr(type(layer), method) is getattr(keras.layers.Layer, method)
 
 
-def _is_shape(shape: Any) -> bool:
+def is_shape(shape: Any) -> bool:
+    """Whether it is one shape, not a structure of several."""
     return isinstance(shape, (list, tuple)) and all(
         size is None or isinstance(size, int) for size in shape
     )
@@ -151,24 +177,6 @@ def _is_shape(shape: Any) -> bool:
 
 def _symbol(layer: keras.layers.Layer, shape: Shape) -> keras.KerasTensor:
     return keras.KerasTensor(shape, dtype=layer.compute_dtype)
-
-
-def store_layer(layer: Any) -> dict[str, Any]:
-    """The config of a lifted layer, or of a cell."""
-    config = keras.saving.serialize_keras_object(layer)
-    if _lifted.get(layer, 0) > 1:
-        # While a model is saved, Keras marks what it serialises again as shared, but in nested
-        # configs loses the mark of the first time. So the first time is not the one to keep.
-        config = keras.saving.serialize_keras_object(layer)
-    # The mechanism builds it. Left to itself Keras would call a layer built that has no `build` of
-    # its own, and never make the weights of the layers inside.
-    config.pop("build_config", None)
-    return config
-
-
-def restore_layer(config: dict[str, Any], custom_objects: Any = None) -> Any:
-    """The inverse of `store_layer`."""
-    return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
 
 
 class Affine(NamedTuple):
@@ -233,15 +241,14 @@ class Lifting(keras.layers.Layer):
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
         check_layer(layer, type(self).__name__)
         super().__init__(**kwargs)
-        count_lift(layer)
         self.layer = layer
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, the lifted layer serialised among them."""
-        return {"layer": store_layer(self.layer), **super().get_config()}
+        return {"layer": store_layers([self.layer])[0], **super().get_config()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The inverse of `get_config`."""
         config = dict(config)
-        return cls(restore_layer(config.pop("layer"), custom_objects), **config)
+        return cls(*restore_layers([config.pop("layer")], custom_objects), **config)

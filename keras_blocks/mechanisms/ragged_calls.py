@@ -13,13 +13,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_blocks.mechanisms.lifting import call_on_vectors
 from keras_blocks.ragged import (
     AcceptsRagged,
-    from_padded,
-    from_row_splits,
     is_ragged,
     ragged_spec,
     to_padded,
+    unpad_like,
 )
 
 STEPWISE = (
@@ -47,6 +47,40 @@ STEPWISE = (
 
 MASKED = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.GlobalAveragePooling1D)
 """Stock layers that mix steps, and leave masked ones out of it."""
+
+
+REMEDIES = {
+    "Convolution": ("Conv1D", "SeparableConv1D", "DepthwiseConv1D"),
+    "MaxPooling": ("MaxPooling1D",),
+    "GlobalMaxPooling": ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"),
+    "GlobalAveragePooling": (
+        "GlobalAveragePooling1D",
+        "GlobalAveragePooling2D",
+        "GlobalAveragePooling3D",
+    ),
+    "MultiHeadAttention": ("MultiHeadAttention", "Attention", "AdditiveAttention"),
+    "RepeatVector": ("RepeatVector",),
+    "ToDense": ("Flatten", "Masking"),
+    **{
+        name: (name,)
+        for name in (
+            *("Add", "Average", "Concatenate", "Embedding", "GRU", "LSTM", "Maximum", "Minimum"),
+            *("Multiply", "Softmax", "Subtract"),
+        )
+    },
+    "Recurrence": ("RNN", "SimpleRNN", "GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"),
+    "Vanilla": ("Dense",),
+    "Map": ("TimeDistributed",),
+}
+"""For each block the stock layers in whose place it stands on ragged rows."""
+
+
+def block_for(stock_name: str) -> str | None:
+    """The block that stands for a stock layer on ragged rows, by its full name."""
+    for block, stock_names in REMEDIES.items():
+        if stock_name in stock_names:
+            return f"keras_blocks.{block}"
+    return None
 
 
 def call_on_ragged(layer: keras.layers.Layer, x: Any) -> Any:
@@ -103,9 +137,9 @@ def _by_step(layer: keras.layers.Layer, x: Any) -> Any:
         spec = layer(keras.KerasTensor(x.shape, x.dtype))
         return ragged_spec(spec.shape, spec.dtype)
     if isinstance(layer, keras.layers.TimeDistributed):
-        return from_row_splits(layer.layer(x.values), x.row_splits)
-    rows = layer(tf.expand_dims(x.values, 0))  # the gradient of an index is dearer
-    return from_row_splits(tf.squeeze(rows, 0), x.row_splits)
+        return x.with_values(call_on_vectors(layer.layer, x.values))
+    rows = call_on_vectors(layer, tf.expand_dims(x.values, 0))  # the gradient of an index is dearer
+    return x.with_values(tf.squeeze(rows, 0))
 
 
 def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
@@ -114,6 +148,8 @@ def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
         padded, steps = keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor(x.shape[:2], "bool")
     else:
         padded, steps = (_with_a_row(part) for part in to_padded(x, at_least=1))
+    if isinstance(layer, keras.layers.GlobalAveragePooling1D):
+        steps = _with_a_step(steps)
     padded._keras_mask = steps
     outputs = layer(padded)
 
@@ -125,9 +161,18 @@ def _by_padding(layer: keras.layers.Layer, x: Any) -> Any:
             return output[: x.nrows()]
         # A loop that ran backwards wrote the last step first, so the padding stands in front.
         kept = tf.reverse(steps, [1]) if getattr(layer, "go_backwards", False) else steps
-        return from_padded(output, kept, x.row_splits)
+        return unpad_like(x, output, kept)
 
     return keras.tree.map_structure(unpad, outputs)
+
+
+def _with_a_step(steps: Any) -> Any:
+    """Counts the first step of a row that has none: zeros, of which there is a mean."""
+    if isinstance(steps, keras.KerasTensor):
+        return steps
+    empty = tf.logical_not(tf.reduce_any(steps, axis=1, keepdims=True))
+    first = tf.range(tf.shape(steps)[1])[tf.newaxis, :] == 0
+    return steps | (empty & first)
 
 
 def _with_a_row(x: tf.Tensor) -> tf.Tensor:
@@ -144,10 +189,13 @@ def _refusal(layer: keras.layers.Layer) -> str:
             "keras.Input(..., ragged=True), or put its layers into the stack one by one."
         )
     if _is_stock(layer, keras.layers.Layer):
+        block = block_for(type(layer).__name__)
         return (
             f"Stacked: {what}, but this stock layer, as it is set up, may mix the steps of a row "
-            "with its padding or with other rows. Use the block of keras_blocks for it "
-            "(Convolution, MaxPooling, Softmax, Embedding, ...), or pass a dense input and a mask."
+            "with its padding or with other rows. "
+            + (f"Use {block}, which takes ragged rows. " if block else "")
+            + "Where the layer is for each step by itself, wrap it: keras_blocks.Map(layer). Else "
+            "make the rows dense, with a mask: keras_blocks.ToDense()."
         )
     return (
         f"Stacked: {what}, but does not say that it can take one. If its class handles ragged "

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
+from keras_blocks.copying import restore_layers, store_layers
 from keras_blocks.mechanisms.lifting import (
     PACKAGE,
     Shape,
     check_layer,
-    restore_layer,
-    store_layer,
+    keeping_losses_out,
 )
 from keras_blocks.mechanisms.step_cell import StepCell
 from keras_blocks.ragged import is_ragged
@@ -73,6 +73,14 @@ class Recurrence(RaggedRNN):
         Elman, 1990, Finding Structure in Time: the recurrence of a `Vanilla`.
     """
 
+    twin_arguments: ClassVar = {
+        "cell": "layer",
+        "units": "It belongs to the lifted layer: Recurrence(kb.Vanilla(units)).",
+        "activation": "It belongs to the lifted layer: Recurrence(kb.Vanilla(units, activation)).",
+        "bidirectional": "Put keras.layers.Bidirectional around the layer.",
+        "reverse": "go_backwards",
+    }
+
     def __init__(
         self,
         layer: Any,
@@ -127,10 +135,11 @@ class Recurrence(RaggedRNN):
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
         """Returns the last output, all outputs and the last states."""
-        if not self._lifts_layer:
-            return super().inner_loop(sequences, initial_state, mask, training=training)
-        inputs, step = self.cell.loop_parts(sequences)
-        return self.run_steps(step, inputs, tuple(initial_state), mask)
+        with keeping_losses_out(self, self.unroll):
+            if not self._lifts_layer:
+                return super().inner_loop(sequences, initial_state, mask, training=training)
+            inputs, step = self.cell.loop_parts(sequences)
+            return self.run_steps(step, inputs, tuple(initial_state), mask)
 
     def get_initial_state(self, batch_size: Any) -> list[Any]:
         """Zeros in the shape of the states."""
@@ -139,9 +148,12 @@ class Recurrence(RaggedRNN):
         shape = (batch_size, *self.cell.known_state_shape())
         return [tf.zeros(shape, self.cell.compute_dtype)]
 
-    def state_widths(self) -> list[int]:
-        """The size of each state's last axis."""
-        return [self.cell.state_shape[-1]] if self._lifts_layer else super().state_widths()
+    def state_shapes(self) -> list[Shape]:
+        """The shape of each state, without the batch."""
+        if not self._lifts_layer:
+            return super().state_shapes()
+        *space, width = self.cell.state_shape
+        return [(*(None for _ in space), width)]  # as many as the input has
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         """The shape of the output, with `return_state` a tuple of it and the states'."""
@@ -158,13 +170,13 @@ class Recurrence(RaggedRNN):
         # model is saved or loaded counts as shared, by both directions of a Bidirectional as well.
         settings = {name: getattr(self, name) for name in _SETTINGS}
         base = keras.layers.Layer.get_config(self)
-        return {"layer": store_layer(self.layer), **settings, **base}
+        return {"layer": store_layers([self.layer])[0], **settings, **base}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The inverse of `get_config`."""
         config = dict(config)
-        return cls(restore_layer(config.pop("layer"), custom_objects), **config)
+        return cls(*restore_layers([config.pop("layer")], custom_objects), **config)
 
 
 _SETTINGS = (

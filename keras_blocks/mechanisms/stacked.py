@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
+from keras_blocks.copying import restore_layers, store_layers
 from keras_blocks.mechanisms.lifting import (
     PACKAGE,
     build_layer,
     check_layer,
-    count_lift,
+    is_shape,
     leaving_no_nodes,
     output_shape,
-    restore_layer,
-    store_layer,
 )
 from keras_blocks.mechanisms.ragged_calls import call_on_ragged
 from keras_blocks.ragged import AcceptsRagged, is_ragged, ragged_spec
@@ -57,6 +57,8 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
         TensorShape([2, 3])
     """
 
+    twin_arguments: ClassVar = {"cells": "layers", "layer": "layers"}
+
     def __init__(self, layers: Sequence[keras.layers.Layer], **kwargs: Any):
         if not isinstance(layers, (list, tuple)):
             raise TypeError(
@@ -72,16 +74,19 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
         self.layers = [
             check_layer(layer, "Stacked", f"layers[{index}]") for index, layer in enumerate(layers)
         ]
-        for layer in self.layers:
-            count_lift(layer)
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
         """Builds each layer for the output of the one before."""
-        for layer in self.layers[:-1]:
-            build_layer(layer, input_shape)
-            input_shape = output_shape(layer, input_shape)
-        build_layer(self.layers[-1], input_shape)
+        before = None
+        for layer in self.layers:
+            with _explained(before, layer, input_shape):
+                if before is not None and _takes_one(layer) and not is_shape(input_shape):
+                    raise ValueError("It takes one tensor.")  # not several stacked into one
+                build_layer(layer, input_shape)
+            if layer is not self.layers[-1]:
+                input_shape = output_shape(layer, input_shape)
+            before = layer
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         """Runs the layers in order."""
@@ -118,19 +123,56 @@ class Stacked(AcceptsRagged, keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The layers, serialised, and the arguments of every layer."""
-        return {**super().get_config(), "layers": [store_layer(layer) for layer in self.layers]}
+        """The layers, serialised, and the arguments of every layer.
+
+        One that stands in several places has the same number at each, its "shared_layer".
+        """
+        return {**super().get_config(), "layers": store_layers(self.layers)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The inverse of `get_config`."""
-        layers = [restore_layer(layer, custom_objects) for layer in config["layers"]]
-        return cls(**{**config, "layers": layers})
+        return cls(**{**config, "layers": restore_layers(config["layers"], custom_objects)})
 
     def _run(self, x: Any) -> Any:
         for layer in self.layers:
             x = call_on_ragged(layer, x) if is_ragged(x) else layer(x)
         return x
+
+
+def _takes_one(layer: keras.layers.Layer) -> bool:
+    """Whether it is one of our layers, which but for the stack itself take one tensor."""
+    ours = type(layer).__module__.partition(".")[0] == PACKAGE and isinstance(layer, AcceptsRagged)
+    return ours and not isinstance(layer, Stacked)
+
+
+@contextlib.contextmanager
+def _explained(
+    before: keras.layers.Layer | None, layer: keras.layers.Layer, shape: Any
+) -> Iterator[None]:
+    """Says of a failed build that the layer before gives several outputs, or one of no known width,
+    if it does."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        known = is_shape(shape)
+        if before is None or (known and shape[-1] is not None):
+            raise
+        gives = f"layer '{before.name}' gives outputs of shapes {shape}"
+        mend = (
+            "A layer that takes one tensor needs one that gives one: leave out `return_state`, "
+            "or put a layer between that picks the output."
+        )
+        if known:
+            gives = f"layer '{before.name}' gives an output of shape {tuple(shape)}"
+            mend = (
+                "The size of its last axis must be known: give the input a full shape, or the "
+                "layer an output shape (keras.layers.Lambda has `output_shape`)."
+            )
+        raise ValueError(
+            f"Stacked: {gives}, which '{layer.name}' (a {type(layer).__name__}) cannot be built "
+            f"for. {mend}"
+        ) from error
 
 
 def _copy_symbol(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -107,10 +107,9 @@ class StepCell(Lifting):
 
     def state_like(self, sequences: tf.Tensor) -> Any:
         """The shape of the state for this input (batch, time, ..., features)."""
-        shape = tf.shape(sequences)
-        if None in self.state_shape:
-            return tf.concat([shape[:1], shape[2:-1], self.state_shape[-1:]], axis=0)
-        return (shape[0], *self.state_shape)
+        shape, known = tf.shape(sequences), sequences.shape
+        space = [shape[i] if known[i] is None else known[i] for i in range(2, len(known) - 1)]
+        return (shape[0], *space, self.state_shape[-1])
 
 
 def _joined(state: Shape, step: Shape) -> Shape:

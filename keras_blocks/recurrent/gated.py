@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
+from keras_blocks.copying import extended_scope
 from keras_blocks.recurrent.loop import Step
 from keras_blocks.recurrent.ragged_rnn import RaggedRNN
+from keras_blocks.refusals import KnowsTwins
 
 Masks = list[tf.Tensor]
 
+_TWINS = {
+    "hidden_size": "units",
+    "num_units": "units",
+    "output_dim": "units",
+    "input_size": "The size of the input is taken from the first call: leave it out.",
+    "num_layers": "Put as many layers into keras_blocks.Stacked.",
+    "bidirectional": "Put keras.layers.Bidirectional around the layer.",
+    "batch_first": "The batch is always the first axis: leave it out.",
+}
 
-class GatedCell:
+
+class GatedCell(KnowsTwins):
     """Mixin for the cells; it goes in front of the twin, which makes the weights.
 
     The first state is also the output.
     """
+
+    twin_arguments: ClassVar = _TWINS
 
     # What the twin brings.
     dropout: float
@@ -79,6 +93,8 @@ class GatedRNN(RaggedRNN):
     as an attribute. Its loop carries nothing but the states, which is faster than the stock one.
     """
 
+    twin_arguments: ClassVar = _TWINS
+
     cell_class: type[keras.layers.Layer]
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -132,7 +148,7 @@ class GatedRNN(RaggedRNN):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> GatedRNN:
         """The layer of a config."""
-        with keras.saving.CustomObjectScope(custom_objects or {}):
+        with extended_scope(custom_objects):
             return cls(**config)
 
 

@@ -39,18 +39,27 @@ def count_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in (path, *map(path.parent.joinpath, data_files(path))))
 
 
-def data_files(path: Path) -> list[str]:
+def data_files(path: Path, links: bool = True) -> list[str]:
     """The files beside an ONNX file that hold its weights, by a name that it has for each.
 
     Those outside of its folder and those that are missing are left out; onnxruntime refuses them.
+
+    Args:
+        path: the file.
+        links: whether those count that are links out of the folder, as in caches of downloads.
     """
     names: set[str] = set()
     # What cannot be read here onnxruntime refuses with its reason.
     with contextlib.suppress(IndexError, ValueError, TypeError, OSError):
         names.update(map(_location, _tensors(mapped(path), "model")))
     folder = path.parent.resolve()
-    there = {(folder / name).resolve(): name for name in sorted(names - {""})}
-    return [name for file, name in there.items() if file.is_relative_to(folder) and file.is_file()]
+    there = {Path(os.path.normpath(folder / name)): name for name in sorted(names - {""})}
+    inside = {file: name for file, name in there.items() if file.is_relative_to(folder)}
+    return [
+        name
+        for file, name in inside.items()
+        if file.is_file() and (links or file.resolve().is_relative_to(folder))
+    ]
 
 
 def mapped(path: str | os.PathLike[str]) -> memoryview:
@@ -84,6 +93,14 @@ def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
 def text(value: memoryview | bytes) -> str:
     """The text that a field holds."""
     return bytes(value).decode()
+
+
+def varints(packed: memoryview) -> Iterator[int]:
+    """The numbers of a packed field."""
+    position = 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
+        yield value
 
 
 def _tensors(message: memoryview, kind: str) -> Iterator[memoryview]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from keras_blocks.contract import METADATA_KEY, Contract, Dim, FlatTensor, TensorSpec
-from keras_blocks.contract.dtypes import PROTOCOL
-from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.contract.dtypes import ANY_SHAPE, PROTOCOL
 from keras_blocks.errors import ExportError, ModelLoadError
 from keras_blocks.runtime.runner import OnnxRunner, element_type
 from keras_blocks.runtime.session import Session
+
+_NO_NAME = re.compile(
+    r"none|null|nan|n/?a|any|free|\?+|\*+|-\d+|_+|unk(nown)?[_\d]*|dyn(amic)?(_axes)?[_\d]*|undef(ined)?",
+    re.IGNORECASE,
+)
 
 
 def contract_of(session: Session) -> Contract:
@@ -20,7 +28,8 @@ def contract_of(session: Session) -> Contract:
     """
     text = session.metadata.get(METADATA_KEY)
     if text is None:
-        return Contract(*(tuple(map(_spec, side)) for side in (session.inputs, session.outputs)))
+        inputs = _untied(session.inputs)
+        return Contract(*(tuple(map(_spec, side)) for side in (inputs, session.outputs)))
     try:
         contract = Contract.from_json(text)
     except ValueError as error:
@@ -29,6 +38,20 @@ def contract_of(session: Session) -> Contract:
     _check_side("output", contract.flat_outputs(), session.outputs)
     _check_trees(contract)
     return contract
+
+
+def _untied(tensors: Sequence[FlatTensor]) -> list[FlatTensor]:
+    """The same without the names that say nothing but that a dim is free, where several have one.
+
+    Equal names mean equal sizes; those that exporters write for want of a name do not.
+    """
+    named = Counter(dim for t in tensors for dim in t.shape if isinstance(dim, str))
+    empty = {dim for dim, count in named.items() if count > 1 and _NO_NAME.fullmatch(dim)}
+    return [
+        replace(t, shape=tuple(f"{t.name}.axis{i}" if d in empty else d
+                               for i, d in enumerate(t.shape)))
+        for t in tensors
+    ]  # fmt: skip
 
 
 def _spec(tensor: FlatTensor) -> TensorSpec:

@@ -14,7 +14,7 @@ from keras_blocks.errors import ModelLoadError
 from keras_blocks.runtime.external_data import fields, mapped, text
 
 # Numbers of fields in onnx.proto.
-_MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 7, 8, 25
+_MODEL_IR, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 1, 7, 8, 25
 _GRAPH_NODE = 1
 _FUNCTION_NODE = 7
 _NODE_INPUT, _NODE_OP, _NODE_ATTRIBUTE = 1, 4, 5
@@ -32,6 +32,7 @@ class GraphFacts:
     Args:
         ops: op -> how many nodes, those of loops and functions included.
         opset: domain -> version.
+        ir_version: int, the version of the format.
         recurrent: there is a GRU or LSTM. onnxruntime (1.32) ends the whole process when one runs
             on a batch of no rows, so that must not happen.
         lengths_unknown: one of them has no `sequence_lens`; a GRU then ends it on no steps too.
@@ -39,6 +40,7 @@ class GraphFacts:
 
     ops: Counter[str] = field(default_factory=Counter)
     opset: dict[str, int] = field(default_factory=dict)
+    ir_version: int = 0
     recurrent: bool = False
     lengths_unknown: bool = False
 
@@ -56,6 +58,8 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
                 _read_nodes(value, _GRAPH_NODE, facts)
             elif number == _MODEL_FUNCTION:
                 _read_nodes(value, _FUNCTION_NODE, facts)
+            elif number == _MODEL_IR:
+                facts.ir_version = value
             elif number == _MODEL_OPSET:
                 opset = dict(fields(value))
                 domain = text(opset.get(_OPSET_DOMAIN, b"")) or "ai.onnx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,10 @@ import numpy as np
 import onnxruntime
 
 from keras_blocks.contract import FlatTensor
-from keras_blocks.contract.dtypes import BFLOAT16, FROM_ONNXRUNTIME
-from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.contract.dtypes import ANY_SHAPE, BFLOAT16, FROM_ONNXRUNTIME
 from keras_blocks.errors import ModelLoadError, RunError
-from keras_blocks.runtime.external_data import data_files
+from keras_blocks.runtime.cores import available_cores
+from keras_blocks.runtime.weights import give_weights
 
 # "/src/reshape.h:47 onnxruntime::Reshape(const TensorShape&) input cannot be ..." : the source
 # line and the C++ signature tell a client nothing.
@@ -23,7 +24,10 @@ _SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ .*?\)(?: const)? ")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NODE = re.compile(r"^Non-zero status code returned while running (\w+) node\..*?Status Message: ")
 _FATAL = 4  # onnxruntime's log level
-_LONGEST_MESSAGE = 300
+_LONGEST_MESSAGE = 600
+_END_OF_MESSAGE = 300
+_log = logging.getLogger("keras_blocks.serving")
+
 _LARGE_ELEMENTS = 2**18
 _ONNX_BFLOAT16 = 16  # its number in onnx.proto
 
@@ -34,28 +38,49 @@ class Session:
     Args:
         path: str or path of the ONNX file.
         threads: int, the threads that one run may use; None leaves it to onnxruntime.
+        arena: bool, whether the memory of a run is kept for the next one, which is faster.
+        links: bool, whether weights beside the file may be links to elsewhere.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None):
-        self._session = _load(Path(path), threads)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        *,
+        arena: bool = True,
+        links: bool = True,
+    ):
+        if not Path(path).is_file():
+            raise ModelLoadError("there is no such file")
+        options = _options(threads, arena)
+        # Kept: the graph may read where they lie.
+        self._weights = give_weights(options, Path(path), links)
+        self._session = _load(Path(path), options)
         self._options, self._large = _run_options(), _run_options()
         # What a large run took is given back; a small one finds its memory where the last left it.
-        self._large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        if arena:
+            self._large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = tuple(map(_tensor, self._session.get_inputs()))
-        self.outputs = tuple(map(_tensor, self._session.get_outputs()))
+        self.outputs = _outputs(self._session.get_outputs())
         meta = self._session.get_modelmeta()
         self.metadata: Mapping[str, str] = dict(meta.custom_metadata_map)
         self.producer = meta.producer_name
         halves = {t.name for t in self.inputs + self.outputs if t.dtype == BFLOAT16}
         self._run = _BFloat16Runner(self._session, halves) if halves else self._session.run
 
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+    def run(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], give_back: bool = False
+    ) -> list[np.ndarray]:
         """The named outputs, in that order. Safe to call from several threads at once.
 
+        Args:
+            inputs: name -> array.
+            outputs: names.
+            give_back: whether the memory kept from this run and those before it goes back.
         Raises:
             RunError: an op cannot take these inputs, or the memory does not suffice.
         """
-        large = sum(array.size for array in inputs.values()) > _LARGE_ELEMENTS
+        large = give_back or sum(array.size for array in inputs.values()) > _LARGE_ELEMENTS
         try:
             return self._run(list(outputs), dict(inputs), self._large if large else self._options)
         except MemoryError:
@@ -129,33 +154,53 @@ def open_session(
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise ModelLoadError("there is no such file")
-    options = session_options(threads)
+def _options(threads: int | None, arena: bool) -> onnxruntime.SessionOptions:
+    cores = available_cores()
+    # onnxruntime counts the cores of the machine, in a container too.
+    limited = cores < (os.cpu_count() or 1)
+    options = session_options(threads or (cores if limited else None))
+    if arena:
+        # Weights lie apart from it, so that what runs needed can go back.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    else:
+        options.enable_cpu_mem_arena = False
     # Spinning threads steal the cores from the requests that run beside.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
-        # Read, not mapped into memory: whoever writes over these files while the model is served
-        # would change its answers, and end the process where they get shorter.
-        files = [(name, np.fromfile(path.parent / name, "uint8")) for name in data_files(path)]
-        if files:
-            names, arrays = zip(*files, strict=True)
-            options.add_external_initializers_from_files_in_memory(
-                list(names), list(arrays), [array.size for array in arrays]
-            )
         return open_session(path, options)
     except Exception as error:  # onnxruntime's errors share no base class
         reason = _plain(error).removeprefix(f"Load model from {path} failed:")
         raise ModelLoadError(reason) from error
 
 
+def _outputs(arguments: Sequence[onnxruntime.NodeArg]) -> tuple[FlatTensor, ...]:
+    """The outputs that are tensors; a classifier's probabilities may be dicts beside its labels."""
+    tensors = [argument for argument in arguments if argument.type in FROM_ONNXRUNTIME]
+    others = [argument for argument in arguments if argument.type not in FROM_ONNXRUNTIME]
+    for argument in others:
+        if not tensors:
+            raise ModelLoadError(_not_served(argument))
+        _log.warning("%s; the other outputs are served", _not_served(argument))
+    return tuple(map(_tensor, tensors))
+
+
+def _not_served(argument: onnxruntime.NodeArg) -> str:
+    said = (
+        f"'{argument.name}' is {argument.type}, which cannot be served: "
+        f"tensors of numbers, booleans and strings can"
+    )
+    if "map(" not in argument.type:
+        return said
+    return f"{said}; convert the classifier with zipmap=False to have a tensor in its place"
+
+
 def _tensor(argument: onnxruntime.NodeArg) -> FlatTensor:
     if argument.type not in FROM_ONNXRUNTIME:
-        raise ModelLoadError(
-            f"'{argument.name}' is {argument.type}, which cannot be served: "
-            f"tensors of numbers, booleans and strings can"
-        )
+        raise ModelLoadError(_not_served(argument))
     shape = tuple(
         dim if isinstance(dim, int | str) and dim != "" else f"{argument.name}.axis{axis}"
         for axis, dim in enumerate(argument.shape)
@@ -170,4 +215,7 @@ def _plain(error: Exception) -> str:
     if node:
         text = f"{node[1]}: {text[node.end() :]}"
     text = " ".join(_SOURCE_LINE.sub("", text).split())
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    # What to do about it stands at the end.
+    return f"{text[: _LONGEST_MESSAGE - _END_OF_MESSAGE]} ... {text[-_END_OF_MESSAGE:]}"

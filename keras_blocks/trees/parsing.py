@@ -6,11 +6,20 @@ import ast
 import operator
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_blocks.errors import TreeError
 from keras_blocks.trees.tree import Tree
+
+_CHILDREN = ("children", "childNodes", "getchildren", "keys", "subtrees")
+_READERS = {
+    "dict": "Write it as nested lists first: [key, child, ...].",
+    "xml": "Write the element as nested lists first: [element.tag, child, ...].",
+    "ast": "Use trees.from_ast.",
+    "nltk": "Use trees.from_nltk.",
+    "any": "Write it as nested lists first: [label, child, ...].",
+}
 
 _BRACKETS = {
     "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}",
@@ -39,7 +48,8 @@ def from_nested(nested: Any, inner_label: Any = None) -> Tree:
             children.
 
     Raises:
-        TreeError: a list is empty where its label should stand first.
+        TreeError: a list is empty where its label should stand first, or what stands for a label
+            has children or keys of its own: a dict, an XML element, an `ast` node, an `nltk.Tree`.
 
     Example:
         >>> from_nested(["S", ["NP", "I"], "sleep"]).labels
@@ -49,8 +59,8 @@ def from_nested(nested: Any, inner_label: Any = None) -> Tree:
     """
 
     def parts(item: Any, node: int) -> tuple[Any, Sequence[Any]]:
-        if not isinstance(item, list | tuple):
-            return item, ()
+        if not isinstance(item, list | tuple) or callable(getattr(item, "label", None)):
+            return _leaf_label(item, node, "from_nested"), ()
         if inner_label is not None:
             return inner_label, item
         if not item or isinstance(item[0], list | tuple):
@@ -59,7 +69,7 @@ def from_nested(nested: Any, inner_label: Any = None) -> Tree:
                 f"holds the label of its node and then the children; for lists of nothing but "
                 f"children give `inner_label`."
             )
-        return item[0], item[1:]
+        return _leaf_label(item[0], node, "from_nested"), item[1:]
 
     return _grown(nested, parts)
 
@@ -75,7 +85,9 @@ def from_nltk(tree: Any) -> Tree:
 
     def parts(item: Any, node: int) -> tuple[Any, Sequence[Any]]:
         # A leaf is whatever is no nltk.Tree; asking for `label` spares the import of nltk.
-        return (item.label(), list(item)) if callable(getattr(item, "label", None)) else (item, ())
+        if callable(getattr(item, "label", None)):
+            return item.label(), list(item)
+        return _leaf_label(item, node, "from_nltk"), ()
 
     return _grown(tree, parts)
 
@@ -196,3 +208,25 @@ def _grown(root: Any, parts: Callable[[Any, int], tuple[Any, Sequence[Any]]]) ->
         labels.append(label)
         parents.append(parent)
     return Tree(tuple(labels), tuple(parents))
+
+
+def _leaf_label(item: Any, node: int, reader: str) -> Any:
+    """The item itself, if it can be a label; what has parts of its own would lose them."""
+    if isinstance(item, str | bytes) or hasattr(item, "dtype"):  # vectors are labels too
+        return item
+    if callable(getattr(item, "label", None)):
+        kind = "nltk"
+    elif isinstance(item, Mapping):
+        kind = "dict"
+    elif isinstance(item, ast.AST):
+        kind = "ast"
+    elif hasattr(item, "tag"):
+        kind = "xml"
+    elif hasattr(item, "__iter__") or any(hasattr(item, name) for name in _CHILDREN):
+        kind = "any"
+    else:
+        return item
+    raise TreeError(
+        f"{reader}: node {node} of tree 0 is {_short(item)} (of type {type(item).__name__}), which "
+        f"has children or keys of its own and is no label. {_READERS[kind]}"
+    )

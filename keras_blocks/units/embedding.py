@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -41,20 +41,33 @@ class Embedding(AcceptsRagged, keras.layers.Embedding):
         TensorShape([2, 3, 8])
     """
 
+    twin_arguments: ClassVar = {
+        "num_embeddings": "input_dim",
+        "vocabulary_size": "input_dim",
+        "vocab_size": "input_dim",
+        "embedding_dim": "output_dim",
+        "units": "output_dim",
+        "padding_idx": "mask_zero",
+        "input_length": "Rows may have any length: leave it out.",
+    }
+
     def __init__(self, input_dim: int, output_dim: int, mask_zero: bool = False, **kwargs: Any):
         super().__init__(input_dim, output_dim, mask_zero=mask_zero, **kwargs)
 
     def call(self, inputs: Any) -> Any:
         """Looks the symbols up."""
+        self._refuse_strings(inputs)
+        if is_ragged(inputs):
+            return map_values(self._look_up, inputs)
+        return self._look_up(inputs)
+
+    def _refuse_strings(self, inputs: Any) -> None:
         if inputs.dtype == tf.string:
             raise ValueError(
                 f"Embedding '{self.name}': symbols must be integers from 0 to "
                 f"{self.input_dim - 1}. Received: strings. Turn them into integers first, for "
                 "example with keras.layers.StringLookup."
             )
-        if is_ragged(inputs):
-            return map_values(self._look_up, inputs)
-        return self._look_up(inputs)
 
     def _look_up(self, symbols: Any) -> Any:
         table = self.embeddings
@@ -66,6 +79,17 @@ class Embedding(AcceptsRagged, keras.layers.Embedding):
             symbols = tf.cast(symbols, tf.int32)
         symbols = tf.where(symbols < 0, symbols + self.input_dim, symbols)
         return tf.cast(tf.gather(table.value, symbols), self.compute_dtype)
+
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        """Quantizes the table as the twin does; a subclass must say that it can be."""
+        super().quantize(mode, type_check=type_check and type(self) is not Embedding, config=config)
+
+    def quantized_call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Looks the symbols up in the quantized table."""
+        self._refuse_strings(inputs)
+        if is_ragged(inputs):
+            return map_values(super().quantized_call, inputs)
+        return super().quantized_call(inputs, *args, **kwargs)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """True where the symbol is not 0, if `mask_zero`."""

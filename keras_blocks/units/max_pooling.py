@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, to_padded
+from keras_blocks.refusals import check_mask
 from keras_blocks.windows.short_inputs import guard_short_input
 
 
@@ -51,6 +52,13 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         [3.0, 4.0, 4.0, 5.0]
     """
 
+    twin_arguments: ClassVar = {
+        "kernel_size": "pool_size",
+        "window_size": "pool_size",
+        "stride": "strides",
+        "dilation_rate": "Windows of a pooling have no gaps: leave it out.",
+    }
+
     def __init__(
         self,
         pool_size: int | tuple[int, ...],
@@ -77,6 +85,7 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
     def call(self, inputs: Any, mask: Any = None) -> Any:
         """Pools along the spatial axes."""
         widths, strides = self._windows(inputs.shape)
+        self._check_mask(mask, inputs.shape)
         if is_ragged(inputs):
             return self._pool_rows(inputs, widths[0], strides[0])
         if self.data_format == "channels_last":
@@ -87,17 +96,18 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Masks a step of the output where its window holds a masked step."""
-        if mask is None or len(inputs.shape) != 3 or self.data_format == "channels_first":
+        # A symbol gets none: the real call puts a real mask on its output.
+        if mask is None or isinstance(mask, keras.KerasTensor):
             return None
-        widths, strides = self._windows(inputs.shape)
-        masked = keras.ops.cast(keras.ops.logical_not(mask), self.compute_dtype)
-        masked = keras.ops.expand_dims(masked, -1)
-        if isinstance(mask, keras.KerasTensor):
-            # A functional model keeps the mask as operations of its own graph.
-            pooled = keras.ops.max_pool(masked, widths, strides, self.padding, "channels_last")
-        else:
-            pooled = self._pool(masked, widths, strides)
-        return keras.ops.less(keras.ops.squeeze(pooled, -1), 0.5)
+        if len(inputs.shape) != 3 or self.data_format == "channels_first":
+            return None
+        masked = tf.expand_dims(tf.cast(tf.logical_not(mask), self.compute_dtype), -1)
+        return tf.squeeze(self._pool(masked, *self._windows(inputs.shape)), -1) < 0.5
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        """The symbolic output, ragged where the input is."""
+        self._check_mask(mask, inputs.shape)
+        return super().compute_output_spec(inputs, mask)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The shape after pooling."""
@@ -120,6 +130,11 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
             "padding": self.padding,
             "data_format": self.data_format,
         }
+
+    def _check_mask(self, mask: Any, shape: Any) -> None:
+        if self.data_format == "channels_last":
+            # Of images a mask is not used; Keras may hand on one of their first spatial axis.
+            check_mask(self, mask, shape, 2 if len(shape) == 3 or mask is None else len(mask.shape))
 
     def _count(self, size: Any, width: int, stride: int) -> Any:
         """How many windows an axis of this size has, which may be an int or a tensor."""
@@ -153,7 +168,7 @@ class MaxPooling(AcceptsRagged, keras.layers.Layer):
         def pool() -> tf.Tensor:
             return _max_pool(x, widths, strides, self.padding.upper())
 
-        if self.padding == "same" or _all_fit(x.shape[1:-1], widths):
+        if self.padding == "same":
             return pool()
 
         def count(sizes: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
@@ -211,9 +226,3 @@ def _sizes(name: str, value: Any) -> int | tuple[int, ...]:
 
 def _for_each_axis(sizes: int | tuple[int, ...], rank: int) -> list[int]:
     return [sizes] * rank if isinstance(sizes, int) else list(sizes)
-
-
-def _all_fit(sizes: Any, widths: list[int]) -> bool:
-    return all(
-        size is not None and size >= width for size, width in zip(sizes, widths, strict=True)
-    )

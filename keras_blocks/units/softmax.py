@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
-from keras_blocks.ragged import AcceptsRagged, from_padded, is_ragged, map_values, to_padded
+from keras_blocks.ragged import AcceptsRagged, is_ragged, map_values
+from keras_blocks.rows.reductions import softmax_rows
 
 
 @keras.saving.register_keras_serializable("keras_blocks")
@@ -43,6 +44,11 @@ class Softmax(AcceptsRagged, keras.layers.Softmax):
         [0.212, 0.576, 0.212]
     """
 
+    twin_arguments: ClassVar = {
+        "dim": "axis",
+        "units": "It has no weights: put a kb.Vanilla(units, activation=None) in front.",
+    }
+
     def __init__(self, axis: int | list[int] = -1, **kwargs: Any):
         super().__init__(axis=axis, **kwargs)
 
@@ -67,6 +73,4 @@ class Softmax(AcceptsRagged, keras.layers.Softmax):
         if axis > 1:
             # Rows and steps are one axis of the values.
             return map_values(lambda values: tf.nn.softmax(values, axis=axis - 1), x)
-        # Next to any other logit, the least number there is gets no share.
-        padded, steps = to_padded(x, fill=x.dtype.min)
-        return from_padded(tf.nn.softmax(padded, axis=1), steps, x.row_splits)
+        return softmax_rows(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -40,6 +40,15 @@ class Vanilla(AcceptsRagged, keras.layers.Dense):
         TensorShape([2, 3])
     """
 
+    twin_arguments: ClassVar = {
+        "filters": "units",
+        "hidden_size": "units",
+        "out_features": "units",
+        "output_dim": "units",
+        "nonlinearity": "activation",
+        "bias": "use_bias",
+    }
+
     def __init__(self, units: int, activation: Any = "tanh", use_bias: bool = True, **kwargs: Any):
         super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
 
@@ -57,6 +66,16 @@ class Vanilla(AcceptsRagged, keras.layers.Dense):
         if is_ragged(inputs):
             return map_values(super().call, inputs)
         return super().call(inputs)
+
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        """Quantizes the weights as the twin does; a subclass must say that it can be."""
+        super().quantize(mode, type_check=type_check and type(self) is not Vanilla, config=config)
+
+    def quantized_call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Maps the last axis by the quantized weights."""
+        if is_ragged(inputs):
+            return map_values(super().quantized_call, inputs)
+        return super().quantized_call(inputs, *args, **kwargs)
 
     def affine_parts(self) -> tuple[Any, Any | None, Any]:
         """W, b (or None) and the nonlinearity: from these a mechanism may compute the layer in a

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
@@ -15,7 +16,18 @@ _NOTE = "_windows"
 Fits = Callable[[tf.Tensor, Mapping[int, int]], bool]
 """Whether the axes of a tensor are known to be as long as this, before there is any data."""
 
-_FITS: ContextVar[Fits] = ContextVar("fits", default=lambda x, sizes: False)
+
+def _unknown(x: tf.Tensor, sizes: Mapping[int, int]) -> bool:
+    return False
+
+
+_FITS: ContextVar[Fits] = ContextVar("fits", default=_unknown)
+
+
+def is_for_a_file() -> bool:
+    """Whether the graph that is being traced becomes a file: what is asked of the sizes of its
+    inputs is then checked before it runs, and nobody reads what it says while it runs."""
+    return _FITS.get() is not _unknown
 
 
 @contextmanager
@@ -48,8 +60,7 @@ def guard_short_input(
         features: int, the last axis of the result; None for that of the input.
         strides: the steps from one window to the next along each spatial axis, 1 by default.
     """
-    if _FITS.get()(x, dict(enumerate(widths, start=1))):
-        return slide()
+    known = list(zip(x.shape[1:-1], widths, strict=True))
     # In 64 bits, as ONNX has its shapes.
     sizes = tf.shape(x, tf.int64)
 
@@ -57,6 +68,10 @@ def guard_short_input(
         last = sizes[-1] if features is None else features
         return tf.zeros([sizes[0], *count(tuple(tf.unstack(sizes[1:-1]))), last], x.dtype)
 
+    if any(size is not None and size < width for size, width in known):
+        return nothing()  # of a window that is known not to fit not even the shape can be told
+    if None not in x.shape[1:-1] or _FITS.get()(x, dict(enumerate(widths, start=1))):
+        return slide()
     fits = [sizes[axis] >= width for axis, width in enumerate(widths, start=1)]
     result = tf.cond(functools.reduce(tf.logical_and, fits), slide, nothing)
     last = x.shape[-1] if features is None else features
@@ -64,6 +79,42 @@ def guard_short_input(
     if not tf.executing_eagerly():
         _note(result, x, [*widths, *(strides or [1] * len(widths))])
     return result
+
+
+def with_a_step(x: tf.Tensor, mask: Any, run: Callable[[tf.Tensor, Any], Any]) -> Any:
+    """The result of a loop over the steps of (batch, time, ...); where there is none, over a masked
+    one, which leaves everything as it is. TensorFlow's loops need one.
+
+    Args:
+        x: the input.
+        mask: (batch, time), or a list of such, or None.
+        run: takes input and mask, and gives the result.
+    """
+
+    def no_step() -> Any:
+        padded = tf.pad(x[:, :0], [(0, 0), (0, 1), *((0, 0) for _ in x.shape[2:])])
+        padded.set_shape((x.shape[0], 1, *x.shape[2:]))
+        return run(padded, tf.zeros(tf.shape(padded)[:2], tf.bool))
+
+    if x.shape[1] == 0:
+        return no_step()
+    if x.shape[1] is not None or tf.executing_eagerly() or is_for_a_file():
+        return run(x, mask)
+    return tf.cond(tf.shape(x)[1] > 0, lambda: run(x, mask), no_step)
+
+
+def unless_empty(
+    x: tf.Tensor, run: Callable[[], tf.Tensor], nothing: Callable[[], tf.Tensor]
+) -> tf.Tensor:
+    """What `run` gives, or where `x` holds nothing at all what `nothing` gives."""
+    if 0 in x.shape:
+        return nothing()
+    if x.shape.is_fully_defined() or is_for_a_file():
+        return run()
+    size = tf.size(x)
+    if tf.executing_eagerly():
+        return run() if size > 0 else nothing()
+    return tf.cond(size > 0, run, nothing)
 
 
 def windows_of(result: tf.Tensor) -> tuple[tf.Tensor, list[tuple[int, int]]] | None:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import http.client
 import json
+import os
 import random
 import re
 import ssl
@@ -37,7 +38,7 @@ _MODEL_URL = re.compile(r"(https?://.+)/v2/models/([^/?#]+)(?:/versions/(\d+))?(
 
 
 class Client:
-    """Asks a server, from any number of threads.
+    """Asks a server, from any number of threads, and on after `os.fork`. It can be pickled.
 
     Args:
         url: str, where the server is: "http://localhost:8080".
@@ -45,6 +46,7 @@ class Client:
         retries: int, how often to ask again where the server has too much to do; nothing else is
             tried again.
         api_key: str, where the server wants one.
+        headers: further headers of every request.
         tls: what to trust of an https server; what the system trusts by default.
     Example:
         client = Client("http://localhost:8080")
@@ -58,6 +60,7 @@ class Client:
         timeout: float = 60.0,
         retries: int = 5,
         api_key: str = "",
+        headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
     ):
         parts = urlsplit(url if "//" in url else f"//{url}", "http")
@@ -70,10 +73,13 @@ class Client:
             self._connect = functools.partial(
                 http.client.HTTPSConnection, parts.netloc, timeout=timeout, context=tls
             )
+        self._tls = tls
         self._prefix = parts.path.rstrip("/")
         self._retries = retries
-        self._access = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._free: deque[http.client.HTTPConnection] = deque()
+        self._access = dict(headers or {})
+        if api_key:
+            self._access["Authorization"] = f"Bearer {api_key}"
+        self._free = _Connections()
         self._contracts: dict[str, Contract] = {}
 
     def infer(
@@ -146,9 +152,17 @@ class Client:
         self._json("POST", f"/v2/repository/models/{quote(model, safe='')}/unload")
 
     def close(self) -> None:
-        """Closes the connections."""
-        while self._free:
-            self._free.pop().close()
+        """Closes the connections; a later call opens new ones."""
+        self._free.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the connections, which belong to this process."""
+        if self._tls is not None:
+            raise TypeError("a Client with `tls` cannot be pickled; make one in each process")
+        return {**self.__dict__, "_free": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _free=_Connections())
 
     def __enter__(self) -> Client:
         return self
@@ -182,10 +196,9 @@ class Client:
     def _send(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str]
     ) -> tuple[int, Any, bytes]:
-        try:
-            connection, used = self._free.pop(), True
-        except IndexError:
-            connection, used = self._connect(), False
+        connection = self._free.take()
+        used = connection is not None
+        connection = connection or self._connect()
         media = {"Content-Type": OCTETS if headers else JSON}
         try:
             given = {**media, **self._access, **headers}
@@ -210,8 +223,41 @@ class Client:
             connection.close()
             raise
         if not answer.will_close:
-            self._free.append(connection)
+            self._free.give_back(connection)
         return answer.status, answer.headers, content
+
+
+class _Connections:
+    """Those that no call uses now. After `os.fork` both processes hold the same sockets, and would
+    read one another's answers: only the process that opened them goes on with them.
+    """
+
+    def __init__(self) -> None:
+        self._free: deque[http.client.HTTPConnection] = deque()
+        self._process = os.getpid()
+
+    def take(self) -> http.client.HTTPConnection | None:
+        """One of them, or None."""
+        self._leave_to_parent()
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
+
+    def give_back(self, connection: http.client.HTTPConnection) -> None:
+        """Keeps one for the next call."""
+        self._leave_to_parent()
+        self._free.append(connection)
+
+    def close(self) -> None:
+        """Closes them."""
+        while (connection := self.take()) is not None:
+            connection.close()
+
+    def _leave_to_parent(self) -> None:
+        if self._process != os.getpid():
+            # Closing them here closes this process's copies alone, and tells the server nothing.
+            self._free, self._process = deque(), os.getpid()
 
 
 class AsyncClient:
@@ -225,7 +271,19 @@ class AsyncClient:
 
     def __init__(self, url: str, *, connections: int = 64, **kwargs: Any):
         self._client = Client(url, **kwargs)
-        self._threads = ThreadPoolExecutor(connections, "client")
+        self._connections = connections
+        self._start()
+
+    def _start(self) -> None:
+        self._threads = ThreadPoolExecutor(self._connections, "client")
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_client": self._client, "_connections": self._connections}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     async def infer(
         self,
@@ -270,6 +328,8 @@ class AsyncClient:
         await self.close()
 
     async def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._process != os.getpid():  # after `os.fork` there are none of its threads
+            self._start()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
             self._threads, functools.partial(function, *args, **kwargs)

@@ -55,20 +55,27 @@ def decode_message(message: Any, contract: Contract, limits: Limits) -> InferReq
     arrays = {}
     for index, (name, item) in enumerate(inputs.items()):
         if item.parameters:
-            check_parameters(item.parameters, f"input '{name[:100]}'")
-        data = memoryview(raw[index]) if raw else _contents(name, item)
+            check_parameters(_values(item.parameters), f"input '{name[:100]}'")
+        if not raw:
+            data = _contents(name, item)
+        elif item.HasField("contents") and item.contents.ListFields():
+            raise refuse(name, "both contents and raw_input_contents came; send one of them")
+        else:
+            data = memoryview(raw[index])
         arrays[name] = read_tensor(tensors[name], item.datatype, list(item.shape), data, limits)
     decoded = InferRequest(arrays, id=message.id)
     if message.outputs:
         for output in message.outputs:
-            check_parameters(output.parameters, f"output '{output.name[:100]}'")
+            check_parameters(_values(output.parameters), f"output '{output.name[:100]}'")
         decoded.outputs = tuple(output.name for output in message.outputs)
         if len(set(decoded.outputs)) < len(decoded.outputs):
             raise ContractError("an output is given twice")
     if message.parameters:
-        timeout = message.parameters.get("timeout")
-        if timeout is not None:
-            decoded.timeout = read_timeout(timeout.int64_param or timeout.uint64_param)
+        parameters = _values(message.parameters)
+        check_parameters(parameters, "the request")
+        if parameters.get("nested"):
+            raise ContractError("the request: nested: answers over gRPC are raw tensors")
+        decoded.timeout = read_timeout(parameters.get("timeout"))
     return decoded
 
 
@@ -83,6 +90,12 @@ def encode_message(model: Model, outputs: Mapping[str, np.ndarray], request_id: 
         raw = to_bytes(array)
         response.raw_output_contents.append(raw if isinstance(raw, bytes) else raw.tobytes())
     return response
+
+
+def _values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as JSON has them."""
+    kinds = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {name: kind and getattr(parameters[name], kind) for name, kind in kinds.items()}
 
 
 def _contents(name: str, item: Any) -> Any:

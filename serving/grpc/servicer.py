@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from google.protobuf import json_format
@@ -26,6 +26,7 @@ from keras_blocks.serving.protocol.descriptions import (
     describe_statistics,
     server_metadata,
 )
+from keras_blocks.serving.protocol.infer_request import check_change_parameters
 from keras_blocks.serving.status import CANCELLED, OK, UNAVAILABLE, UNIMPLEMENTED, status_of
 from keras_blocks.serving.telemetry.request_record import Observer, RequestRecord
 from keras_blocks.serving.transport.http2_frames import Headers
@@ -65,7 +66,7 @@ class Rpc:
                 "ModelMetadata": lambda m: describe_model(service, m.name, m.version),
                 "ModelConfig": lambda m: {"config": describe_config(service, m.name, m.version)},
                 "ModelStatistics": lambda m: describe_statistics(service, m.name, m.version),
-                "RepositoryIndex": lambda m: {"models": describe_index(service, m.ready)},
+                "RepositoryIndex": self._index,
                 "RepositoryModelLoad": self._load,
                 "RepositoryModelUnload": self._unload,
             }.items()
@@ -140,6 +141,11 @@ class Rpc:
             seen.version, seen.job = str(batcher.model.version), job
         return batcher, job
 
+    def _index(self, message: Any) -> dict[str, Any]:
+        if message.repository_name:
+            raise ContractError("there is one repository; leave repository_name out")
+        return {"models": describe_index(self.service, message.ready)}
+
     def _model_ready(self, message: Any) -> dict[str, bool]:
         try:
             self.service.batcher_for(message.name, message.version)
@@ -149,12 +155,12 @@ class Rpc:
 
     def _unload(self, message: Any) -> Any:
         self._control.check()
+        _check_change(message, {"unload_dependents"})  # no model depends on another
         return self.service.unload(message.model_name)
 
     def _load(self, message: Any) -> Any:
         self._control.check()
-        if message.parameters:
-            raise ContractError("a model is loaded as it is in the repository, without parameters")
+        _check_change(message, frozenset())
         return self.service.load(message.model_name)
 
     def _health(self, message: Any) -> dict[str, int]:
@@ -284,6 +290,12 @@ class _StreamCall(Call):
             self.finish(0, "")
         elif full:
             self.read_soon()
+
+
+def _check_change(message: Any, known: Collection[str]) -> None:
+    if message.repository_name:
+        raise ContractError("there is one repository, without a name; leave repository_name out")
+    check_change_parameters(message.parameters, known)
 
 
 def _response(name: str) -> Any:

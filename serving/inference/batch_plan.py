@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from keras_blocks.contract import Contract, TensorSpec
-from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.contract.dtypes import ANY_SHAPE
 from keras_blocks.serving.inference.padding import Padding, plan_padding
 
 Arrays = Mapping[str, np.ndarray]
@@ -36,6 +37,8 @@ class BatchPlan:
         by_value: output -> the ragged input whose values it has one entry for.
         ragged: the ragged outputs.
         padding: the inputs of `values` that are filled up where requests differ in length.
+        most_rows: the most rows of one run that several requests may share.
+        most_elements: the most ragged values of such a run, the inputs taken together.
     """
 
     rows: str
@@ -46,6 +49,8 @@ class BatchPlan:
     by_value: tuple[tuple[str, str], ...]
     ragged: tuple[str, ...]
     padding: Padding
+    most_rows: int = sys.maxsize
+    most_elements: int = sys.maxsize
 
     def count_rows(self, inputs: Arrays) -> int:
         """How many rows a request has."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras_blocks.contract import METADATA_KEY
+from keras_blocks.runtime.malloc import resident_bytes
 from keras_blocks.serving.errors import DeadlineError, OverloadedError, StoppingError
 from keras_blocks.serving.inference.batch_plan import BatchPlan
 from keras_blocks.serving.inference.request import Outputs, QueuedRequest, RunTiming
 from keras_blocks.serving.inference.statistics import ModelStatistics
 from keras_blocks.serving.model import Model
 from keras_blocks.serving.repository.model_settings import BatchSettings
+from keras_blocks.serving.status import without_frames
 
 # A run this short costs less than handing it to a thread and back. Seconds of processor time.
 _QUICK_SECONDS = 0.002
@@ -28,6 +30,9 @@ _AWAY_SECONDS = 10
 _GROWTH = 2
 # How often the deadlines are looked at while something waits or runs.
 _SWEEP_SECONDS = 0.05
+# After a run that left the process so much larger, what onnxruntime keeps of it goes back.
+_LARGE_BYTES = 16 * 2**20
+_KEPT_SECONDS = 0.5
 # The time of these depends on what is in a tensor, not on its size alone.
 _LOOPS = frozenset({"Loop", "Scan"})
 # So does the size of what these make; in files of our export it follows the sizes of the inputs.
@@ -76,10 +81,15 @@ class Batcher:
         self._woken = False
         self._sweep: asyncio.TimerHandle | None = None
         self._delay: asyncio.TimerHandle | None = None
+        self._giving: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event | None = None
         unsteady = _LOOPS if METADATA_KEY in model.session.metadata else _LOOPS | _MAKERS
         self._away_until = math.inf if unsteady & set(model.facts.ops) else 0.0
         self._quick_size = 0
+        self._most_rows, self._most_elements = settings.max_batch_size, settings.max_batch_elements
+        if plan is not None:
+            self._most_rows = min(self._most_rows, plan.most_rows)
+            self._most_elements = min(self._most_elements, plan.most_elements)
 
     @property
     def waiting(self) -> int:
@@ -119,12 +129,15 @@ class Batcher:
         """Forgets a request: it leaves the queue, and nobody is told of its outcome."""
         if not job.finished:
             job.finished = True
+            job.done = None
             self.statistics.cancelled += 1
             self._drop(job)
 
     async def stop(self) -> None:
         """Takes no more requests and returns when the queue is empty and nothing runs."""
         self._idle = asyncio.Event()
+        if self._giving is not None:
+            self._giving.cancel()
         if self._waiting or self._in_flight:
             await self._idle.wait()
 
@@ -160,13 +173,17 @@ class Batcher:
             waits.append(left)
         if self._delay is not None:
             self._delay.cancel()
-        self._delay = self._loop.call_later(min(waits), self._start_runs)
+        self._delay = self._loop.call_later(min(waits), self._end_delay)
         return []
+
+    def _end_delay(self) -> None:
+        self._delay = None
+        self._start_runs()
 
     def _fitting(self, group: deque[QueuedRequest]) -> tuple[int, bool]:
         """How many jobs fit into one run, and whether no more would."""
         rows = elements = 0
-        most_rows, most_elements = self.settings.max_batch_size, self.settings.max_batch_elements
+        most_rows, most_elements = self._most_rows, self._most_elements
         for count, job in enumerate(group):
             rows += job.rows
             elements += job.elements
@@ -186,15 +203,17 @@ class Batcher:
         self._waiting -= count
         for job in jobs:
             job.queued = False
+            job.key = None  # it may be the job itself
         return jobs
 
     def _drop(self, job: QueuedRequest) -> None:
         if job.queued:
             job.queued = False
-            group = self._groups[job.key]
+            key, job.key = job.key, None
+            group = self._groups[key]
             group.remove(job)
             if not group:
-                del self._groups[job.key]
+                del self._groups[key]
             self._waiting -= 1
 
     def _expire(self) -> None:
@@ -224,8 +243,22 @@ class Batcher:
         self._executor.submit(self._compute_apart, number, run, size)
 
     def _compute_apart(self, number: int, run: _Run, size: int) -> None:
+        before = resident_bytes()
         self._compute(run)
+        grown = resident_bytes() - before > _LARGE_BYTES
         self._loop.call_soon_threadsafe(self._on_computed, number, run, size)
+        if grown:
+            self._loop.call_soon_threadsafe(self._give_back_soon)
+
+    def _give_back_soon(self) -> None:
+        # Not after each of many large runs: the next one would have to take it all again.
+        if self._giving is None and self._idle is None:
+            self._giving = self._loop.call_later(_KEPT_SECONDS, self._give_back)
+
+    def _give_back(self) -> None:
+        self._giving = None
+        if self._idle is None:
+            self._executor.submit(self.model.give_back_memory)
 
     def _on_computed(self, number: int, run: _Run, size: int) -> None:
         del self._in_flight[number]
@@ -256,7 +289,7 @@ class Batcher:
         try:
             return self.model.run(job.inputs, job.outputs)
         except Exception as error:
-            return error
+            return without_frames(error)
 
     def _deliver(self, run: _Run, size: int) -> None:
         if run.work < _QUICK_SECONDS:
@@ -276,7 +309,9 @@ class Batcher:
 
     def _finish(self, job: QueuedRequest, outcome: Any) -> None:
         job.finished = True
+        done, job.done = job.done, None
         try:
-            job.done(outcome)
+            if done is not None:
+                done(outcome)
         except Exception as error:  # one answer that cannot be sent must not keep back the others
             self._loop.call_exception_handler({"message": "an answer failed", "exception": error})

@@ -26,13 +26,14 @@ class QueuedRequest:
     Args:
         inputs: checked arrays.
         outputs: the wanted outputs.
-        done: called once on the event loop, with the outputs or the exception.
+        done: called once on the event loop, with the outputs or the exception, and then let go of:
+            it holds what asks, which holds the job. Python frees both at once then.
         timeout: seconds, or None for the model's own.
     """
 
     inputs: dict[str, np.ndarray]
     outputs: Sequence[str]
-    done: Callable[[Outputs | Exception], None]
+    done: Callable[[Outputs | Exception], None] | None
     timeout: float | None = None
     rows: int = 1
     elements: int = 0

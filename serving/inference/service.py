@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,9 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from keras_blocks.errors import ContractError
+from keras_blocks.errors import ContractError, ModelLoadError
+from keras_blocks.runtime.cores import available_cores
 from keras_blocks.serving.auth import ApiKeys
-from keras_blocks.serving.errors import ModelNotFoundError
+from keras_blocks.serving.errors import LoadingError, ModelNotFoundError
 from keras_blocks.serving.inference.batch_check import checked_batch_plan
 from keras_blocks.serving.inference.batch_plan import BatchPlan
 from keras_blocks.serving.inference.batcher import Batcher
@@ -30,6 +30,9 @@ from keras_blocks.serving.repository.folders import (
 from keras_blocks.serving.repository.model_settings import BatchSettings, ModelSettings
 from keras_blocks.serving.repository.repository import Repository, load_model
 from keras_blocks.serving.repository.watch import watch
+from keras_blocks.serving.status import without_frames
+
+_START_POLL_SECONDS = 0.1
 
 _Loaded = TypeVar("_Loaded")
 _Plans = Mapping[Model, BatchPlan | None]
@@ -46,6 +49,7 @@ class Service:
         workers: int, how many long runs go on at once; by default the number of cores, at least 4,
             so that those of one model do not hold up the others.
         keys: who may ask; all may by default.
+        to_fill: bool, whether the models are loaded later, by `fill`; it starts then.
     """
 
     def __init__(
@@ -56,17 +60,23 @@ class Service:
         settings: BatchSettings | None = None,
         workers: int | None = None,
         keys: ApiKeys | None = None,
+        to_fill: bool = False,
     ):
-        self.repository = Repository({}, repository.problems, repository.directory)
+        self.repository = replace(repository, models={}, settings={}, states={})
         self.limits = limits or Limits()
         self.keys = keys or ApiKeys()
         self.settings = settings or BatchSettings()
-        self._initial = repository
+        self._initial = None if to_fill else repository
+        self.started = False
+        """Whether the models of the start are there."""
+        self.draining = False
+        """Whether the server ends soon; it answers until then, but is not ready."""
+        self._causes = dict(repository.causes)
         self._batchers: dict[Model, Batcher] = {}
         self._asked: dict[tuple[str, str | None], Batcher] = {}  # as `repository` is now
         self._counts: dict[tuple[str, int], ModelStatistics] = {}
         self._prepared: dict[str, _Prepared] = {}
-        self._executor = ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), "infer")
+        self._executor = ThreadPoolExecutor(workers or max(4, available_cores()), "infer")
         self._unloaded: set[str] = set()
         self._wanted = set(repository.models) | set(repository.states)
         self._states = dict(repository.states)  # of each model's files when they were last loaded
@@ -75,9 +85,30 @@ class Service:
         self._loads: set[asyncio.Future[Any]] = set()
 
     async def open(self) -> None:
-        """Makes every model of the repository ready: each has run before the first request."""
-        plans = await asyncio.to_thread(_plans, self._initial.all_models())
-        self._take_over(self._initial, plans)
+        """Makes every model of the repository ready: each has run before the first request. Again
+        does nothing.
+        """
+        initial, self._initial = self._initial, None  # what is unloaded later is to be freed
+        if initial is None:
+            return
+        settings = {name: self._batching(initial.settings.get(name)) for name in initial.models}
+        plans = await asyncio.to_thread(_plans, initial.all_models(), settings)
+        self._take_over(initial, plans)
+        self.started = True
+
+    async def fill(self, load: Callable[[], Repository]) -> None:
+        """Loads the models of the start, while requests are answered that there are none yet.
+
+        Args:
+            load: gives them.
+        """
+        async with self._changing:
+            initial = await self._load_apart(load)
+            self._wanted, self._states = {*initial.models, *initial.states}, dict(initial.states)
+            self._causes = dict(initial.causes)
+            settings = {name: self._batching(initial.settings.get(name)) for name in initial.models}
+            plans = await self._load_apart(_plans, initial.all_models(), settings)
+            self._take_over(initial, plans)
 
     async def close(self) -> None:
         """Takes no more requests and finishes those that came."""
@@ -104,6 +135,8 @@ class Service:
         """
         batcher = self._asked.get((name, version))
         if batcher is None:
+            if not self.started and self._initial is None and name not in self.repository.models:
+                raise LoadingError("the models are being loaded; try again later")
             batcher = self._batchers[self.repository.get(name, version or None)]
             self._asked[name, version] = batcher
         return batcher
@@ -138,7 +171,7 @@ class Service:
                 try:
                     check_answer(outcome, self.limits)
                 except ContractError as error:
-                    outcome = error
+                    outcome = without_frames(error)
             done(outcome)
 
         job = QueuedRequest(inputs, names, answer, timeout)
@@ -150,8 +183,23 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether every model that the folder holds answers, but those unloaded by hand."""
-        wanted = self._wanted - self._unloaded
-        return bool(self._batchers) and wanted <= set(self.repository.models)
+        return not self.unready
+
+    @property
+    def unready(self) -> str:
+        """Why the server is not ready: which models do not answer, and why; empty if it is."""
+        if self.draining:
+            return "the server ends soon"
+        if not self.started:
+            return "the models are being loaded"
+        missing = sorted(self._wanted - self._unloaded - set(self.repository.models))
+        return "; ".join(f"model '{name}': {self.cause(name)}" for name in missing)
+
+    def cause(self, name: str) -> str:
+        """Why a model does not answer."""
+        if name in self._unloaded:
+            return "unloaded"
+        return self._causes.get(name) or ("not loaded" if self.started else "loading")
 
     def own_counts(self) -> Counts:
         """What this process counted of the models that are loaded."""
@@ -165,11 +213,6 @@ class Service:
     async def counts(self) -> Counts:
         """What was counted of the models that are loaded."""
         return self.own_counts()
-
-    @property
-    def unloaded(self) -> frozenset[str]:
-        """The models of the folder that were unloaded by hand."""
-        return frozenset(self._unloaded)
 
     # Changes
 
@@ -217,10 +260,15 @@ class Service:
             raise ModelNotFoundError(f"the repository holds no model '{name[:100]}'")
         self._wanted.add(name)
         self._states[name] = await asyncio.to_thread(folder_state, directory / name)
-        versions, settings = await self._load_apart(
-            load_model, directory / name, self.repository.threads, only
-        )
-        plans = await self._load_apart(_plans, list(versions.values()))
+        try:
+            versions, settings = await self._load_apart(
+                load_model, directory / name, self.repository.threads, only, self.repository.links
+            )
+        except ModelLoadError as error:
+            self._causes[name] = str(error)
+            raise
+        batching = {name: self._batching(settings)}
+        plans = await self._load_apart(_plans, list(versions.values()), batching)
         self._prepared[name] = versions, settings, plans
         return tuple(sorted(versions)), self._states[name]
 
@@ -240,6 +288,7 @@ class Service:
         """Puts what was prepared into service."""
         versions, settings, plans = self._prepared.pop(name)
         self._unloaded.discard(name)
+        self._causes.pop(name, None)
         self._take_over(self.repository.with_model(name, versions, settings), plans)
 
     def abandon(self, name: str) -> None:
@@ -259,6 +308,7 @@ class Service:
     def drop(self, name: str) -> None:
         """Takes a model out of service, loaded or not, and out of what is asked for."""
         self._wanted.discard(name)
+        self._causes.pop(name, None)
         self._states.pop(name, None)
         if name in self.repository.models:
             self.remove(name)
@@ -272,8 +322,13 @@ class Service:
 
     async def watch(self, seconds: float) -> None:
         """Looks at the folder again and again; see `folders.watch`."""
+        while not self.started:  # the models of the start are being loaded
+            await asyncio.sleep(min(seconds, _START_POLL_SECONDS))
         if self.repository.directory is not None:
             await watch(self.repository.directory, seconds, self.holding, self.load, self.forget)
+
+    def _batching(self, own: ModelSettings | None) -> BatchSettings:
+        return replace(self.settings, **own.batching) if own is not None else self.settings
 
     def _take_over(self, repository: Repository, plans: _Plans) -> None:
         """In one turn of the event loop: a request finds all of the old, or all of the new."""
@@ -281,8 +336,7 @@ class Service:
         self._asked.clear()
         kept = set(repository.all_models())
         for model, plan in plans.items():
-            own = repository.settings.get(model.name, ModelSettings())
-            settings = replace(self.settings, **own.batching)
+            settings = self._batching(repository.settings.get(model.name))
             counts = self._counts.setdefault((model.name, model.version), ModelStatistics())
             self._batchers[model] = Batcher(model, plan, settings, self._executor, counts)
         for model in set(self._batchers) - kept:
@@ -291,10 +345,10 @@ class Service:
             task.add_done_callback(self._stops.discard)
 
 
-def _plans(models: Sequence[Model]) -> _Plans:
+def _plans(models: Sequence[Model], settings: Mapping[str, BatchSettings]) -> _Plans:
     plans = {}
     for model in models:
-        plans[model] = checked_batch_plan(model)
+        plans[model] = checked_batch_plan(model, settings[model.name])
         if plans[model] is None:  # the proof would have run it
             model.warm_up()
     return plans

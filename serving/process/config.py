@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from keras_blocks.errors import KerasBlocksError
 from keras_blocks.serving.auth import OPEN, ApiKeys, ModelControl
 from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.origins import Origins
 from keras_blocks.serving.repository.model_settings import BatchSettings
 from keras_blocks.serving.telemetry.logs import FORMATS, start_logging
 from keras_blocks.serving.transport.sockets import Listeners, address
 
+_BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 MODES = ("none", "poll", "explicit")
 
 
@@ -49,6 +52,13 @@ class ServerOptions:
         log_format: "text" or "json", how this process and its workers log to stderr; None leaves
             Python's logging as it is.
         access_log: bool, whether each request is a line of the log.
+        cors_origins: the origins whose web pages may ask, as "https://example.com"; "*" for all.
+        allow_links: bool, whether models may be links out of the folder.
+        drain_seconds: float, how long requests are taken after SIGTERM, while the server tells that
+            it is not ready.
+        client_ca: the file of the authorities whose certificates clients must show, or None.
+        base_path: str, what stands before each path over HTTP, as "/models"; paths without it are
+            answered too.
     """
 
     directory: Path
@@ -70,8 +80,16 @@ class ServerOptions:
     exit_timeout_seconds: float = 30.0
     log_format: str | None = None
     access_log: bool = False
+    cors_origins: tuple[str, ...] = ()
+    base_path: str = ""
+    allow_links: bool = False
+    drain_seconds: float = 0.0
+    client_ca: Path | None = None
 
     def __post_init__(self) -> None:
+        _ = self.origins  # raises what is wrong with them
+        if self.base_path and not _BASE_PATH.fullmatch(self.base_path):
+            raise KerasBlocksError(f"base_path is {self.base_path!r}, expected one like /models")
         if self.model_control_mode not in (None, *MODES):
             mode, modes = self.model_control_mode, ", ".join(MODES)
             raise KerasBlocksError(f"model_control_mode is {mode!r}, expected one of {modes}")
@@ -85,6 +103,8 @@ class ServerOptions:
         if self.log_format not in (None, *FORMATS):
             formats = ", ".join(FORMATS)
             raise KerasBlocksError(f"log_format is {self.log_format!r}, expected one of {formats}")
+        if self.client_ca is not None and self.certificate is None:
+            raise KerasBlocksError("--client-ca needs --certificate")
         if self.workers < 1:
             raise KerasBlocksError(f"workers is {self.workers}, expected at least 1")
 
@@ -100,6 +120,19 @@ class ServerOptions:
             url = f"{scheme}://{address(self.host, listeners.http)}"
             grpc = None if listeners.grpc is None else address(self.host, listeners.grpc)
             self.on_start(repository, url, grpc)
+
+    def empty_repository(self) -> Any:
+        """What a server starts with before its models are loaded."""
+        from keras_blocks.serving.repository.repository import (
+            Repository,  # it needs what parents do not load
+        )
+
+        return Repository({}, (), self.directory, self.threads, links=self.allow_links)
+
+    @property
+    def origins(self) -> Origins:
+        """Which web pages of other origins may ask."""
+        return Origins(self.cors_origins)
 
     @property
     def poll_seconds(self) -> float:

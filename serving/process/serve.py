@@ -36,7 +36,7 @@ def serve(directory: str | os.PathLike[str], **options: Any) -> None:
     check_repository(given.directory)
     tracing_wanted()
     if given.certificate is not None:
-        tls_context(*given.certificate, "http/1.1")
+        tls_context(*given.certificate, "http/1.1", given.client_ca)
     # The parent of several workers loads no model, and so no onnxruntime either.
     if given.workers == 1:
         from keras_blocks.serving.process.server import serve_alone

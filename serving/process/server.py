@@ -10,13 +10,15 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from keras_blocks.errors import KerasBlocksError
+from keras_blocks.runtime.malloc import give_back_large_blocks
 from keras_blocks.serving.auth import OPEN, ModelControl, tls_context
 from keras_blocks.serving.grpc.servicer import Rpc
 from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.origins import NO_OTHERS, Origins
 from keras_blocks.serving.process.config import ServerOptions
-from keras_blocks.serving.process.malloc import give_back_large_blocks
-from keras_blocks.serving.process.signals import exit_now, stop_signals
+from keras_blocks.serving.process.signals import exit_now, reload_signal, stop_signals
 from keras_blocks.serving.repository.repository import load_repository
 from keras_blocks.serving.rest.endpoints import Rest
 from keras_blocks.serving.telemetry.logs import log_request
@@ -41,21 +43,43 @@ def serve_alone(options: ServerOptions) -> None:
     """Answers in this process until SIGTERM or SIGINT."""
     give_back_large_blocks()
     with open_listeners(options) as listeners:  # first: a taken port shows before the models load
-        repository = load_repository(options.directory, options.threads, options.only)
 
         async def run() -> None:
             stopping = asyncio.Event()
+            # The service alone holds the models: those that are unloaded are freed.
             service = Service(
-                repository, limits=options.limits, settings=options.batching, keys=options.keys
+                options.empty_repository(),
+                limits=options.limits,
+                settings=options.batching,
+                keys=options.keys,
+                to_fill=True,
             )
             with stop_signals(stopping):
                 async with serving_as(options, service, listeners, options.poll_seconds):
-                    options.announce(repository, listeners)
+                    await _start(options, service, listeners, stopping)
                     await stopping.wait()
             if service.loading:
                 exit_now()
 
         asyncio.run(run())
+
+
+async def _start(
+    options: ServerOptions, service: Service, listeners: Listeners, stopping: asyncio.Event
+) -> None:
+    """Loads the models while it is told that the server is live, unless its end is asked for."""
+    load = functools.partial(
+        load_repository, options.directory, options.threads, options.only, options.allow_links
+    )
+    loads, stops = (asyncio.ensure_future(w) for w in (service.fill(load), stopping.wait()))
+    await asyncio.wait((loads, stops), return_when=asyncio.FIRST_COMPLETED)
+    stops.cancel()
+    if not loads.done():
+        loads.cancel()
+        return
+    await loads
+    service.started = True
+    options.announce(service.repository, listeners)
 
 
 def serving_as(
@@ -85,6 +109,10 @@ def serving_as(
         exit_seconds=options.exit_timeout_seconds,
         shared=shared,
         observer=_observer(options),
+        origins=options.origins,
+        base_path=options.base_path,
+        drain_seconds=options.drain_seconds,
+        client_ca=options.client_ca,
     )
 
 
@@ -112,6 +140,10 @@ async def serving(
     exit_seconds: float = 30.0,
     shared: bool = False,
     observer: Observer | None = None,
+    origins: Origins = NO_OTHERS,
+    base_path: str = "",
+    drain_seconds: float = 0.0,
+    client_ca: Path | None = None,
 ) -> AsyncIterator[None]:
     """Answers on sockets inside the `async with`; at its end what is in flight is finished.
 
@@ -126,6 +158,10 @@ async def serving(
         exit_seconds: how long what is in flight may take at the end.
         shared: whether other processes listen on the same sockets.
         observer: who watches the requests, or None.
+        origins: which web pages of other origins may ask.
+        base_path: what stands before each path over HTTP.
+        drain_seconds: how long requests are taken at the end, while the server is not ready.
+        client_ca: the file of the authorities whose certificates clients must show, or None.
     """
     await service.open()
     limits = service.limits
@@ -135,7 +171,8 @@ async def serving(
         tasks.append(asyncio.create_task(service.watch(watch_seconds)))
     doors = []
     for http, grpc_too, allowed in ((listener, grpc, control), (*(admin or (None, None)), OPEN)):
-        rest, rpc = Rest(service, allowed), Rpc(service, allowed, observer)
+        rest = Rest(service, allowed, origins, base_path)
+        rpc = Rpc(service, allowed, observer)
         makers: dict[str, tuple[socket.socket | None, Callable[[], Connection]]] = {
             "http/1.1": (
                 http,
@@ -154,17 +191,34 @@ async def serving(
         }
         for protocol, (sock, make) in makers.items():
             if sock is not None:
-                tls = tls_context(*certificate, protocol) if certificate else None
+                tls = tls_context(*certificate, protocol, client_ca) if certificate else None
                 doors.append(Acceptor(sock, make, tls))
                 await doors[-1].open(shared)
     try:
-        yield
+        with reload_signal(functools.partial(_reload, doors, certificate, service)):
+            yield
     finally:
+        if service.started and drain_seconds:
+            service.draining = True
+            await asyncio.sleep(drain_seconds)
         await _drain(service, doors, connections, exit_seconds)
         for task in tasks:
             task.cancel()
         if observer is not None:
             await asyncio.to_thread(observer.close)
+
+
+def _reload(doors: list[Acceptor], certificate: tuple[Path, Path] | None, service: Service) -> None:
+    """Reads certificates and keys again; those that cannot be read leave the old ones in use."""
+    try:
+        service.keys.reload()
+        for door in doors:
+            if certificate is not None:
+                door.renew(*certificate)
+    except (KerasBlocksError, OSError) as error:
+        _log.error("what was there before goes on: %s", error)
+    else:
+        _log.info("certificates and API keys were read again")
 
 
 async def _drain(

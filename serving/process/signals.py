@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 
@@ -37,6 +37,21 @@ def stop_signals(stopping: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP has files read again, where there is such a signal."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(hang_up, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(hang_up)
 
 
 def exit_now() -> NoReturn:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_blocks.errors import KerasBlocksError, ModelLoadError
+from keras_blocks.runtime.cores import available_cores
 from keras_blocks.serving.inference.statistics import Counts, merged
 from keras_blocks.serving.process.config import ServerOptions
 from keras_blocks.serving.process.ipc import GoneError, RpcChannel
-from keras_blocks.serving.process.signals import stop_signals
+from keras_blocks.serving.process.signals import reload_signal, stop_signals
 from keras_blocks.serving.repository.folders import RepositoryState
 from keras_blocks.serving.repository.model_settings import BatchSettings
 from keras_blocks.serving.repository.watch import watch
@@ -35,7 +36,7 @@ _log = logging.getLogger("keras_blocks.serving")
 
 def serve_together(options: ServerOptions) -> None:
     """Answers in several processes until SIGTERM or SIGINT."""
-    share = max(1, (os.cpu_count() or 1) // options.workers)
+    share = max(1, available_cores() // options.workers)
     batching = options.batching or BatchSettings()
     batching = replace(batching, runs_at_once=min(batching.runs_at_once, max(2, share)))
     options = replace(options, threads=options.threads or share, batching=batching)
@@ -84,7 +85,7 @@ class Supervisor:
         keepers = [asyncio.create_task(self._keep(n + 1)) for n in range(self._options.workers)]
         others = [asyncio.create_task(self._count()), asyncio.create_task(self._watch())]
         try:
-            with stop_signals(self._stopping):
+            with stop_signals(self._stopping), reload_signal(self._hang_up):
                 stop = asyncio.create_task(self._stopping.wait())
                 while not stop.done():
                     await asyncio.wait((stop, *keepers), return_when=asyncio.FIRST_COMPLETED)
@@ -95,7 +96,8 @@ class Supervisor:
                     listener.close()
                 stops = (_quietly(child.channel.call("stop")) for child in self._children)
                 await asyncio.gather(*stops)
-                patience = self._options.exit_timeout_seconds + _PATIENCE_SECONDS
+                patience = self._options.exit_timeout_seconds + self._options.drain_seconds
+                patience += _PATIENCE_SECONDS
                 await asyncio.wait(keepers, timeout=patience)
         finally:
             for task in (*keepers, *others):
@@ -103,6 +105,11 @@ class Supervisor:
             for child in self._children:
                 child.kill()
                 await child.process.wait()
+
+    def _hang_up(self) -> None:
+        for child in self._children:
+            if child.process.returncode is None:
+                child.process.send_signal(signal.SIGHUP)
 
     # What workers ask for
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import socket
 import sys
 
+from keras_blocks.runtime.malloc import give_back_large_blocks
 from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.inference.statistics import Counts
 from keras_blocks.serving.process.config import ServerOptions
 from keras_blocks.serving.process.ipc import RpcChannel
-from keras_blocks.serving.process.malloc import give_back_large_blocks
 from keras_blocks.serving.process.server import serving_as
 from keras_blocks.serving.process.signals import exit_now, stop_signals
 from keras_blocks.serving.repository.folders import FolderState, RepositoryState
@@ -43,7 +44,7 @@ class Worker:
     """Does what its parent asks for."""
 
     def __init__(self) -> None:
-        self._go, self._stopping = asyncio.Event(), asyncio.Event()
+        self._open, self._stopping = asyncio.Event(), asyncio.Event()
         handlers = (self.start, self.prepare, self.change, self.counts, self.accept, self.announce)
         self.channel = RpcChannel({h.__name__: h for h in (*handlers, self.stop)})
 
@@ -56,14 +57,21 @@ class Worker:
         give_back_large_blocks()
         self._listeners = Listeners.of_numbers(numbers)
         only = options.only if agreed is None else agreed.versions
-        repository = await asyncio.to_thread(
-            load_repository, options.directory, options.threads, only
-        )
         self.service = SharedService(
-            repository, limits=options.limits, settings=options.batching, keys=options.keys
+            options.empty_repository(),
+            limits=options.limits,
+            settings=options.batching,
+            keys=options.keys,
+            to_fill=True,
         )
         self.service.parent = self.channel
-        await self.service.open()
+        if agreed is None:  # nobody else answers that the server is live
+            self._open.set()
+        await self.service.fill(
+            functools.partial(
+                load_repository, options.directory, options.threads, only, options.allow_links
+            )
+        )
         return self.service.holding()
 
     async def prepare(
@@ -84,7 +92,8 @@ class Worker:
     async def accept(self, agreed: RepositoryState) -> None:
         """Takes connections."""
         self.service.restore(agreed)
-        self._go.set()
+        self.service.started = True
+        self._open.set()
 
     async def announce(self) -> None:
         """Tells that the server takes requests."""
@@ -100,12 +109,12 @@ class Worker:
         gone = asyncio.create_task(self._leave_with_parent())
         with stop_signals(self._stopping):
             stops = asyncio.create_task(self._stopping.wait())
-            goes = asyncio.create_task(self._go.wait())
-            await asyncio.wait((stops, goes), return_when=asyncio.FIRST_COMPLETED)
-            if self._go.is_set():
+            opens = asyncio.create_task(self._open.wait())
+            await asyncio.wait((stops, opens), return_when=asyncio.FIRST_COMPLETED)
+            if self._open.is_set():
                 async with serving_as(self._options, self.service, self._listeners, shared=True):
                     await self._stopping.wait()
-            goes.cancel()
+            opens.cancel()
         gone.cancel()
 
     async def _leave_with_parent(self) -> None:

@@ -12,8 +12,7 @@ from keras_blocks.contract import (
     FlatTensor,
     TensorSpec,
 )
-from keras_blocks.contract.dtypes import BFLOAT16, PROTOCOL, STRING
-from keras_blocks.contract.spec import ANY_SHAPE
+from keras_blocks.contract.dtypes import ANY_SHAPE, BFLOAT16, PROTOCOL, STRING
 from keras_blocks.serving.inference.batch_plan import BatchPlan
 from keras_blocks.serving.inference.service import Service
 from keras_blocks.serving.inference.statistics import Duration, ModelStatistics
@@ -54,7 +53,7 @@ def describe_index(service: Service, only_ready: bool = False) -> list[dict[str,
     if not only_ready:
         for name in model_folders(repository.directory):
             if name not in repository.models:
-                reason = "unloaded" if name in service.unloaded else "not loaded"
+                reason = service.cause(name)
                 entries.append({"name": name, "state": "UNAVAILABLE", "reason": reason})
     return entries
 
@@ -105,7 +104,9 @@ def model_config(model: Model, plan: BatchPlan | None, settings: BatchSettings) 
     Triton's clients expect. A ragged model has 0 and whole shapes: its row splits have one entry
     more than rows, so no axis of its requests is the batch.
     """
-    rows = settings.max_batch_size if plan is not None and not plan.row_splits else 0
+    rows = 0
+    if plan is not None and not plan.row_splits:
+        rows = min(settings.max_batch_size, plan.most_rows)
     sides = {
         side: [_tensor_config(tensor, bool(rows)) for tensor in flat]
         for side, flat in (

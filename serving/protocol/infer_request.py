@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,20 @@ import numpy as np
 
 from keras_blocks.errors import ContractError
 
-_UNKNOWN_PARAMETERS = {
-    "shared_memory_region": "shared memory is not read; send the data",
+_SEQUENCES = "no state is kept between requests; send a sequence whole"
+_SHARED_MEMORY = "shared memory is not read; send the data"
+_MEANT_ELSEWHERE = {
     "classification": "classes are not made here; take the scores",
+    "priority": "requests have no priorities here",
+    "sequence_id": _SEQUENCES,
+    "sequence_start": _SEQUENCES,
+    "sequence_end": _SEQUENCES,
+    "shared_memory_region": _SHARED_MEMORY,
+    "shared_memory_offset": _SHARED_MEMORY,
+    "shared_memory_byte_size": _SHARED_MEMORY,
+    "triton_enable_empty_final_response": "each request has one answer, which is its last",
 }
+_PLAIN_CONTENT = frozenset({"", "np", "str"})
 
 
 @dataclass(slots=True)
@@ -47,8 +57,35 @@ def read_timeout(microseconds: Any) -> float | None:
     return microseconds / 1e6
 
 
-def check_parameters(names: Any, what: str) -> None:
-    """Refuses what would be wrong to pass over in silence."""
-    for name in names:
-        if name in _UNKNOWN_PARAMETERS:
-            raise ContractError(f"{what}: {_UNKNOWN_PARAMETERS[name]}")
+def check_parameters(parameters: Mapping[str, Any], what: str) -> None:
+    """Refuses what would be wrong to pass over in silence; what nobody knows is passed over.
+
+    Args:
+        parameters: of a request, an input or an output.
+        what: whose they are, for the error.
+    """
+    for name, value in parameters.items():
+        if name in _MEANT_ELSEWHERE and value not in (None, False, 0, "", "0"):
+            raise ContractError(f"{what}: {name}: {_MEANT_ELSEWHERE[name]}")
+        if name == "content_type" and not (isinstance(value, str) and value in _PLAIN_CONTENT):
+            raise ContractError(
+                f"{what}: content_type is {value!r:.40}: data is taken as it is; decode it "
+                f"before it is sent"
+            )
+
+
+def check_change_parameters(parameters: Any, known: Collection[str]) -> None:
+    """Refuses the parameters of a request to load or unload a model, but those without effect.
+
+    Args:
+        parameters: what came.
+        known: those that ask for nothing that is not done anyway.
+    """
+    if not isinstance(parameters, Mapping):
+        raise ContractError("'parameters' must be an object")
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ContractError(
+            f"parameter '{unknown[0][:40]}' is unknown: a model is loaded and unloaded as it is in "
+            f"the repository, without parameters"
+        )

@@ -16,9 +16,13 @@ from keras_blocks.serving.repository.folders import (
     check_repository,
     folder_state,
     model_folders,
-    subfolders,
+    version_folders,
 )
-from keras_blocks.serving.repository.model_settings import ModelSettings, read_settings
+from keras_blocks.serving.repository.model_settings import (
+    ModelSettings,
+    read_settings,
+    tell_settings_of_others,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Repository:
         threads: int, the threads that one run may use; None leaves it to onnxruntime.
         settings: name -> what is set for a model.
         states: name -> what its files were when they were read; see `folder_state`.
+        links: bool, whether files may be links out of the folder.
+        causes: name -> why no version of a model could be loaded.
     """
 
     models: Mapping[str, Mapping[int, Model]]
@@ -40,6 +46,8 @@ class Repository:
     threads: int | None = None
     settings: Mapping[str, ModelSettings] = field(default_factory=dict)
     states: Mapping[str, FolderState] = field(default_factory=dict)
+    links: bool = False
+    causes: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, name: str, version: str | int | None = None) -> Model:
         """The model of a name; its highest version where none is asked for.
@@ -50,11 +58,13 @@ class Repository:
         versions = self.versions(name)
         if version is None:
             return self.models[name][versions[-1]]
-        wanted = next((number for number in versions if str(number) == str(version)), None)
+        labels = self.settings[name].labels if name in self.settings else {}
+        asked = labels.get(str(version), version)
+        wanted = next((number for number in versions if str(number) == str(asked)), None)
         if wanted is None:
             raise ModelNotFoundError(
                 f"model '{name}' has no version '{str(version)[:100]}'; "
-                f"its versions are {', '.join(map(str, versions))}"
+                f"its versions are {', '.join([*map(str, versions), *sorted(labels)])}"
             )
         return self.models[name][wanted]
 
@@ -87,47 +97,50 @@ def load_repository(
     directory: str | os.PathLike[str],
     threads: int | None = None,
     only: Mapping[str, Collection[int]] | None = None,
+    links: bool = False,
 ) -> Repository:
     """Loads every version of every model of a folder.
 
-    A file that does not load is reported in `problems`, the others are served.
+    A file that does not load is reported in `problems`, the others are served. A folder without
+    models is a repository too: they may come later.
 
     Args:
         directory: str or path of the folder that holds `<name>/<version>/model.onnx`.
         threads: int, the threads that one run may use; None leaves it to onnxruntime.
         only: model -> the versions of it that are loaded, empty for those that its settings
             choose; no other model is loaded. None for all.
+        links: bool, whether files may be links out of the folder, as in caches of downloads.
     Raises:
-        ModelLoadError: there is no such folder, or nothing in it could be loaded.
+        ModelLoadError: there is no such folder, or nothing of what is in it could be loaded.
     """
     root = Path(directory)
     check_repository(root)
     models: dict[str, dict[int, Model]] = {}
     settings: dict[str, ModelSettings] = {}
     problems: list[str] = []
+    causes: dict[str, str] = {}
     states: dict[str, FolderState] = {}
     asked = dict.fromkeys(model_folders(root), ()) if only is None else only
     for name, chosen in sorted(asked.items()):
         states[name] = folder_state(root / name)
+        own: list[str] = []
         try:
             settings[name] = read_settings(root / name)
+            tell_settings_of_others(root / name)
+            models[name] = _load_versions(root / name, settings[name], threads, own, chosen, links)
         except ModelLoadError as error:
-            problems.append(str(error))
-            continue
-        versions = _load_versions(root / name, settings[name], threads, problems, chosen)
-        if versions:
-            models[name] = versions
-    if not models and only is None:
-        raise ModelLoadError(
-            "; ".join([f"no model in {root} could be loaded", *problems])
-            if problems
-            else f"{root} holds no models; put them at {root}/<name>/<version>/{MODEL_FILE}"
-        )
-    return Repository(models, tuple(problems), root, threads, settings, states)
+            own.append(str(error))
+        problems += own
+        if not models.get(name):
+            models.pop(name, None)
+            causes[name] = "; ".join(own)
+    if problems and not models and only is None:
+        raise ModelLoadError("; ".join([f"no model in {root} could be loaded", *problems]))
+    return Repository(models, tuple(problems), root, threads, settings, states, links, causes)
 
 
 def load_model(
-    folder: Path, threads: int | None = None, only: Collection[int] = ()
+    folder: Path, threads: int | None = None, only: Collection[int] = (), links: bool = False
 ) -> tuple[dict[int, Model], ModelSettings]:
     """The versions of one model, or only some of them, and its settings.
 
@@ -136,7 +149,8 @@ def load_model(
     """
     problems: list[str] = []
     settings = read_settings(folder)
-    versions = _load_versions(folder, settings, threads, problems, only)
+    tell_settings_of_others(folder)
+    versions = _load_versions(folder, settings, threads, problems, only, links)
     if problems:
         raise ModelLoadError("; ".join(problems))
     return versions, settings
@@ -148,14 +162,10 @@ def _load_versions(
     threads: int | None,
     problems: list[str],
     only: Collection[int],
+    links: bool,
 ) -> dict[int, Model]:
     try:
-        # "01" and "1" would be the same version, so only one spelling counts.
-        numbered = {
-            int(path.name): path
-            for path in subfolders(folder)
-            if path.name.isdecimal() and path.name == str(int(path.name))
-        }
+        numbered = version_folders(folder)
     except OSError as error:
         problems.append(f"{folder}: {error.strerror}")
         return {}
@@ -167,13 +177,23 @@ def _load_versions(
     models = {}
     repository = folder.parent.resolve()
     for version in chosen:
-        path = folder / str(version) / MODEL_FILE
-        if not path.resolve().is_relative_to(repository):
-            problems.append(f"{path}: it is a link out of {repository}; put the file itself there")
+        path = numbered.get(version, folder / str(version)) / MODEL_FILE
+        if not links and not path.resolve().is_relative_to(repository):
+            problems.append(
+                f"{path}: it is a link out of {repository}; put the file itself there, or allow "
+                f"such links (--allow-links)"
+            )
             continue
         used = threads if settings.threads is None else settings.threads
         try:
-            models[version] = Model.load(path, name=folder.name, version=version, threads=used)
+            models[version] = Model.load(
+                path,
+                name=folder.name,
+                version=version,
+                threads=used,
+                arena=settings.arena,
+                links=links,
+            )
         except ModelLoadError as error:
             problems.append(str(error))
     return models

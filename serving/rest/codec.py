@@ -21,6 +21,7 @@ from keras_blocks.serving.protocol.names import HEADER_LENGTH
 from keras_blocks.serving.protocol.tensor_data import read_tensor, to_bytes, to_json
 
 _NO_LIMITS = Limits()
+"""What other servers do something for that is not done here."""
 
 
 def decode_request(
@@ -51,11 +52,13 @@ def decode_request(
     arrays = _read_inputs(items, contract, limits, _cut_binary(items, binary))
     decoded = InferRequest(arrays, id=request_id)
     if parameters:
+        check_parameters(parameters, "the request")
         decoded.binary_by_default = _flag(parameters, "binary_data_output")
         decoded.nested = _flag(parameters, "nested")
         decoded.timeout = read_timeout(parameters.get("timeout"))
-    if request.get("outputs"):
-        wanted = _named_items(request["outputs"], "output")
+    outputs = request.get("outputs")
+    if outputs is not None and outputs != []:
+        wanted = _named_items(outputs, "output")
         decoded.outputs = tuple(wanted)
         flags = {name: item["parameters"] for name, item in wanted.items() if "parameters" in item}
         decoded.binary = {

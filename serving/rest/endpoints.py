@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -17,6 +19,7 @@ from keras_blocks.serving.auth import OPEN, ModelControl
 from keras_blocks.serving.errors import RequestError
 from keras_blocks.serving.inference.request import Outputs
 from keras_blocks.serving.inference.service import Service
+from keras_blocks.serving.origins import NO_OTHERS, Origins
 from keras_blocks.serving.protocol.descriptions import (
     describe_config,
     describe_index,
@@ -24,13 +27,17 @@ from keras_blocks.serving.protocol.descriptions import (
     describe_statistics,
     server_metadata,
 )
+from keras_blocks.serving.protocol.infer_request import check_change_parameters
 from keras_blocks.serving.protocol.names import HEADER_LENGTH, JSON, OCTETS
-from keras_blocks.serving.rest.codec import decode_request, encode_response
+from keras_blocks.serving.rest.codec import (
+    decode_request,
+    encode_response,
+)
 from keras_blocks.serving.rest.openapi import DOCUMENT, openapi_document
 from keras_blocks.serving.rest.web_files import FIRST_FILE, web_files
 from keras_blocks.serving.status import status_of
 from keras_blocks.serving.telemetry.logs import fields
-from keras_blocks.serving.telemetry.metrics import MEDIA_TYPE, metrics_text
+from keras_blocks.serving.telemetry.metrics import MEDIA_TYPE, metrics_text, process_metrics
 from keras_blocks.serving.telemetry.request_record import request_id
 from keras_blocks.serving.transport.compression import inflate
 from keras_blocks.serving.transport.exchange import HttpExchange
@@ -39,6 +46,7 @@ from keras_blocks.serving.transport.exchange import HttpExchange
 _JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
 _OPEN = frozenset({"live", "ready", "page"})  # who watches a server needs no key
 
+_PREFIX = re.compile(r"(/[\w.~%-]+)*", re.ASCII)
 _LONGEST_KNOWN = 512  # bytes of a path that is remembered
 
 _log = logging.getLogger("keras_blocks.serving")
@@ -50,22 +58,36 @@ class Rest:
     Args:
         service: what answers them.
         control: whether models may be loaded and unloaded here.
+        origins: which web pages of other origins may ask.
+        base_path: what stands before each path, where a proxy leaves it there; paths without it are
+            answered too, as who watches the server asks for them.
     """
 
-    def __init__(self, service: Service, control: ModelControl = OPEN):
+    def __init__(
+        self,
+        service: Service,
+        control: ModelControl = OPEN,
+        origins: Origins = NO_OTHERS,
+        base_path: str = "",
+    ):
         self._service = service
         self._control = control
+        self._origins = origins
+        self._base_path = base_path
+        self._base = quote(base_path).encode()
         self._tasks: set[asyncio.Task[None]] = set()
         self._get: Mapping[str, Callable[..., Any]] = {
             "server": server_metadata,
             "live": lambda: {"live": True},
+            "models": lambda: {"models": sorted(service.repository.models)},
             "model": partial(describe_model, service),
             "config": partial(describe_config, service),
-            "document": lambda: openapi_document(service.repository, bool(service.keys)),
         }
 
     def handle(self, exchange: HttpExchange) -> None:
         """Answers, now or later."""
+        if self._origins:
+            exchange.more = self._origins.answer_headers(exchange.headers)
         try:
             endpoint, arguments = self._route(exchange)
             if endpoint == "infer":
@@ -77,22 +99,24 @@ class Rest:
         except Exception as error:
             self.refuse(exchange, error)
 
-    def authorize(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+    def authorize(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> None:
         """Refuses who has no key, before a body is taken in.
 
         Raises:
             AccessError: a key is needed for what is asked, and this is none.
         """
         keys = self._service.keys
-        if not keys:
+        if not keys or method == b"OPTIONS":  # a browser asks that without the key
             return
-        endpoints = set(_endpoints(target)[0].values())
+        endpoints = set(_endpoints(self._local(target))[0].values())
         if not endpoints or not endpoints <= _OPEN:  # a path that is none needs one too
             keys.check(headers.get(b"authorization"))
 
     def refuse(self, exchange: HttpExchange, error: Exception, own_id: str | None = None) -> None:
         """Answers with what is wrong; `own_id` is what the client calls the request."""
         fault = status_of(error)
+        if self._origins:
+            exchange.more = self._origins.answer_headers(exchange.headers)
         if fault.status == 500:
             named = fields(request_id=request_id(exchange.headers, own_id))
             _log.error("a request failed", exc_info=error, extra=named)
@@ -101,16 +125,43 @@ class Rest:
         exchange.respond(fault.status, body, headers=fault.headers, closes=closes)
 
     def _route(self, exchange: HttpExchange) -> tuple[str, tuple[str, ...]]:
-        methods, arguments = _endpoints(exchange.target)
+        if self._base and exchange.target == self._base:
+            raise RequestError(308, "the page is there", {"Location": f"{self._base_path}/"})
+        target = self._local(exchange.target) if self._base else exchange.target
+        methods, arguments = _endpoints(target)
         method = exchange.method.decode("latin-1")
         endpoint = methods.get("GET" if method == "HEAD" else method)
         if endpoint is not None:
             return endpoint, arguments
+        if method == "OPTIONS" and (methods or target == b"*"):
+            return "options", tuple(methods)
         shown = unquote(exchange.target.partition(b"?")[0].decode("latin-1"))[:200]
         if not methods:
             raise RequestError(404, f"no such path: '{shown}'; {DOCUMENT} describes the paths")
         allowed = {"Allow": ", ".join(methods)}
         raise RequestError(405, f"{method[:20]} is not allowed on '{shown}'", allowed)
+
+    def _local(self, target: bytes) -> bytes:
+        """A target without the base path."""
+        base = self._base
+        if not base or not target.startswith(base):
+            return target
+        rest = target[len(base) :] or b"/"
+        return rest if rest.startswith(b"/") else target
+
+    def _options(self, exchange: HttpExchange, *methods: str) -> None:
+        allowed = [*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"]
+        headers = self._origins.preflight_headers(exchange.headers, allowed)
+        exchange.respond(200, b"", headers={"Allow": ", ".join(allowed), **headers})
+
+    def _document(self, exchange: HttpExchange) -> None:
+        service, prefix = self._service, exchange.header(b"x-forwarded-prefix").rstrip("/")
+        if not _PREFIX.fullmatch(prefix):
+            prefix = ""
+        document = openapi_document(
+            service.repository, bool(service.keys), prefix or self._base_path
+        )
+        exchange.respond(200, _to_json(document))
 
     def _infer(self, exchange: HttpExchange, name: str, version: str | None = None) -> None:
         seen = exchange.seen
@@ -150,7 +201,7 @@ class Rest:
 
     def _metrics(self, exchange: HttpExchange) -> None:
         async def metrics() -> bytes:
-            return metrics_text(await self._service.counts()).encode()
+            return (metrics_text(await self._service.counts()) + process_metrics()).encode()
 
         self._later(exchange, metrics(), MEDIA_TYPE)
 
@@ -158,8 +209,11 @@ class Rest:
         self._later(exchange, describe_statistics(self._service, name, version))
 
     def _ready(self, exchange: HttpExchange) -> None:
-        ready = self._service.ready
-        exchange.respond(200 if ready else 503, _to_json({"ready": ready}))
+        reason = self._service.unready
+        if reason:
+            exchange.respond(503, _to_json({"ready": False, "reason": reason}))
+        else:
+            exchange.respond(200, _to_json({"ready": True}))
 
     def _model_ready(self, exchange: HttpExchange, name: str, version: str | None = None) -> None:
         model = self._service.batcher_for(name, version).model
@@ -176,11 +230,14 @@ class Rest:
 
     def _load(self, exchange: HttpExchange, name: str) -> None:
         self._control.check()
-        _refuse_parameters(exchange)
+        self._origins.check_change(exchange.headers)
+        _check_change(exchange, frozenset())
         self._later(exchange, self._service.load(name))
 
     def _unload(self, exchange: HttpExchange, name: str) -> None:
         self._control.check()
+        self._origins.check_change(exchange.headers)
+        _check_change(exchange, {"unload_dependents"})  # no model depends on another
         self._later(exchange, self._service.unload(name))
 
     def _later(self, exchange: HttpExchange, work: Awaitable[Any], media_type: str = JSON) -> None:
@@ -211,6 +268,8 @@ def route(target: bytes) -> tuple[Mapping[str, str], tuple[str, ...]]:
     """
     path = target.partition(b"?")[0].decode("latin-1")
     parts = [unquote(part) for part in path.split("/")[1:]]
+    if len(parts) > 1 and not parts[-1]:  # a slash at the end changes nothing
+        parts.pop()
     match parts:
         case [""]:
             return {"GET": "page"}, (FIRST_FILE,)
@@ -224,6 +283,8 @@ def route(target: bytes) -> tuple[Mapping[str, str], tuple[str, ...]]:
             return {"GET": "document"}, ()
         case ["v2", "health", ("live" | "ready") as state]:
             return {"GET": state}, ()
+        case ["v2", "models"]:
+            return {"GET": "models"}, ()
         case ["v2", "models", "stats"]:
             return {"GET": "stats"}, ()
         case ["v2", "repository", "index"]:
@@ -281,17 +342,24 @@ def _check_media_type(exchange: HttpExchange, binary: bool) -> None:
         )
 
 
-def _refuse_parameters(exchange: HttpExchange) -> None:
+def _check_change(exchange: HttpExchange, known: Collection[str]) -> None:
     content = _from_json(exchange.body) if exchange.body else {}
-    if isinstance(content, dict) and content.get("parameters"):
-        raise ContractError("a model is loaded as it is in the repository, without parameters")
+    if isinstance(content, dict):
+        check_change_parameters(content.get("parameters", {}), known)
 
 
 def _from_json(body: bytes | memoryview) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise ContractError(f"the body is not valid JSON: {error}") from None
+        problem = f"the body is not valid JSON: {error}"
+    text = bytes(body)
+    if b"NaN" not in text and b"Infinity" not in text:
+        raise ContractError(problem)
+    try:  # Python and JavaScript's libraries write them bare
+        return json.loads(text.decode())
+    except (ValueError, RecursionError):
+        raise ContractError(problem) from None
 
 
 def _to_json(content: Any) -> bytes:

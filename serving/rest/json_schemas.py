@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_blocks.contract import Contract, Dim, FlatTensor, TensorSpec
-from keras_blocks.contract.dtypes import BFLOAT16, PROTOCOL, STRING, numpy_dtype
+from keras_blocks.contract.dtypes import ANY_SHAPE, BFLOAT16, PROTOCOL, STRING, numpy_dtype
 from keras_blocks.contract.json_numbers import NOT_FINITE
-from keras_blocks.contract.spec import ANY_SHAPE
 from keras_blocks.contract.validation import split_dim
 
 Schema = dict[str, Any]

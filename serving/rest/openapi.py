@@ -103,6 +103,7 @@ _SCHEMAS: dict[str, Schema] = {
         }
     ),
     "Statistics": record({"model_stats": array_of(_MODEL_STATISTICS)}),
+    "Names": record({"models": array_of(TEXT)}),
     "Index": array_of(
         record(
             {"name": TEXT, "version": TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}}
@@ -115,12 +116,13 @@ _SCHEMAS: dict[str, Schema] = {
 }
 
 
-def openapi_document(repository: Repository, keyed: bool) -> dict[str, Any]:
+def openapi_document(repository: Repository, keyed: bool, base_path: str = "") -> dict[str, Any]:
     """The document of a server.
 
     Args:
         repository: the loaded models.
         keyed: whether the server wants an API key.
+        base_path: what stands before the paths.
     """
     paths = _server_paths() | _model_paths(repository)
     for model in repository.all_models():
@@ -134,7 +136,7 @@ def openapi_document(repository: Repository, keyed: bool) -> dict[str, Any]:
             "version": keras_blocks.__version__,
             "description": _ABOUT,
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": base_path or "/"}],
         "paths": paths,
         "components": {
             "schemas": _SCHEMAS,
@@ -158,6 +160,7 @@ def _server_paths() -> dict[str, Any]:
             "get": _operation("Whether every model answers", "Ready", unready="Ready", open=True)
         },
         DOCUMENT: {"get": _operation("This document", "Document")},
+        "/v2/models": {"get": _operation("The names of the loaded models", "Names")},
         "/v2/models/stats": {"get": _operation("The counts of all models", "Statistics")},
         "/v2/repository/index": {
             "post": _operation("The models of the repository", "Index", requestBody=index)
@@ -288,4 +291,5 @@ def _add_key_refusal(paths: dict[str, Any]) -> None:
 
 
 def _path_parameter(name: str, values: list[str]) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"enum": values}}
+    schema = {"enum": values} if values else TEXT  # an enum of nothing is no schema
+    return {"name": name, "in": "path", "required": True, "schema": schema}

@@ -14,6 +14,16 @@ LOGGER = "keras_blocks.serving"
 FORMATS = ("text", "json")
 _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 
+# By both protocols.
+_PROBES = frozenset(
+    {
+        *(f"GET {path}" for path in ("/v2/health/live", "/v2/health/ready", "/metrics")),
+        "/grpc.health.v1.Health/Check",
+        *(f"/inference.GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady")),
+    }
+)
+_FINE = frozenset({0, 200})
+
 _log = logging.getLogger(LOGGER)
 _access = logging.getLogger(f"{LOGGER}.access")
 
@@ -64,7 +74,9 @@ class TextLines(logging.Formatter):
 
 
 def log_request(seen: RequestRecord) -> None:
-    """The line of the access log."""
+    """The line of the access log; who asks whether all is well has none, if it is."""
+    if seen.call in _PROBES and seen.status in _FINE:
+        return
     job = seen.job
     ran = None if job is None else job.ran
     _access.info(

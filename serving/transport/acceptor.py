@@ -7,8 +7,10 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from keras_blocks.serving.auth import load_certificate
 from keras_blocks.serving.transport.connection import Connection
 from keras_blocks.serving.transport.sockets import refuse_new
 
@@ -44,6 +46,15 @@ class Acceptor:
             self._enter, sock=self._sock, backlog=at_once, ssl=self._tls
         )
         self._sock.listen(_BACKLOG)
+
+    def renew(self, certificate: Path, key: Path) -> None:
+        """Shows another certificate to who comes from now on.
+
+        Raises:
+            KerasBlocksError: the files hold no certificate and key that belong together.
+        """
+        if self._tls is not None:
+            load_certificate(self._tls, certificate, key)
 
     def shut(self) -> None:
         """Nobody else may come; who stands before the door is still let in."""

@@ -34,6 +34,7 @@ class HttpExchange:
         "body",
         "headers",
         "method",
+        "more",
         "on_gone",
         "seen",
         "target",
@@ -54,6 +55,8 @@ class HttpExchange:
         self.headers = headers
         self.body = body
         self.seen = seen
+        self.more: Mapping[str, str] | None = None
+        """Headers of whatever the answer is."""
         self.on_gone: Callable[[], object] | None = None
         """Called if the client goes away before its answer."""
         self._connection = connection
@@ -77,8 +80,11 @@ class HttpExchange:
         if self._answered:
             return
         self._answered = True
+        self.on_gone = None  # it holds the request, which holds this
         if self.seen is not None:
             self.seen.end(status)
+        if self.more is not None:
+            headers = {**self.more, **(headers or {})}
         sent = self.headers.get(_REQUEST_ID)
         if sent is not None:
             headers = {**(headers or {}), "x-request-id": sent.decode("latin-1")}
@@ -88,5 +94,6 @@ class HttpExchange:
         """The client went away before its answer."""
         if self.seen is not None:
             self.seen.end(GONE)
-        if self.on_gone is not None:
-            self.on_gone()
+        gone, self.on_gone = self.on_gone, None
+        if gone is not None:
+            gone()

@@ -17,6 +17,7 @@ import httptools
 
 from keras_blocks.serving.errors import RequestError
 from keras_blocks.serving.limits import Limits
+from keras_blocks.serving.status import without_frames
 from keras_blocks.serving.telemetry.request_record import Observer
 from keras_blocks.serving.transport.compression import too_large
 from keras_blocks.serving.transport.connection import FIRST_SECONDS, WriteStallDetector, read_little
@@ -27,6 +28,7 @@ from keras_blocks.serving.transport.head_cache import Head, HeadCache
 _DRAINED_BYTES = 64 * 2**20
 _HEADER_BYTES = 64 * 2**10
 _MOST_PIPELINED = 16
+_CONNECT = b"CONNECT"
 
 
 Handler = Callable[[HttpExchange], None]
@@ -39,7 +41,7 @@ class HttpConnection(asyncio.Protocol):
     Args:
         handler: answers an exchange, now or later.
         refuse: answers an exchange that was no whole request, or was refused by its head.
-        screen: raises what is wrong with a target and its headers.
+        screen: raises what is wrong with a method, a target and its headers.
         limits: what one request may ask for.
         connections: where this one is listed while it is open.
         heads: those that were read on this and on other connections.
@@ -50,7 +52,7 @@ class HttpConnection(asyncio.Protocol):
         self,
         handler: Handler,
         refuse: Refusal,
-        screen: Callable[[bytes, Mapping[bytes, bytes]], None],
+        screen: Callable[[bytes, bytes, Mapping[bytes, bytes]], None],
         limits: Limits,
         connections: set[Any],
         heads: HeadCache,
@@ -64,7 +66,7 @@ class HttpConnection(asyncio.Protocol):
         self._heads = heads
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._unread = WriteStallDetector()
         self._current: HttpExchange | None = None
@@ -78,6 +80,7 @@ class HttpConnection(asyncio.Protocol):
         self._begun = 0.0
         self._whole = 0  # requests that ended in the bytes that came last
         self._stays = True
+        self._is_old = False  # HTTP/1.0
         self._refusal: Exception | None = None
         self._body: bytes | bytearray = b""
         self._size = 0
@@ -99,11 +102,15 @@ class HttpConnection(asyncio.Protocol):
         if self._current is not None:
             self._current.leave()
         self._current = None
+        self._reset()
+        # Both hold this, and so what came last.
+        self._transport = None
+        self._parser = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or of several."""
         self._last = self._loop.time()
-        if self._broken:
+        if self._broken or self._parser is None:
             return
         begins = self._reading is None and self._stays
         known = self._heads.find(data) if begins else None
@@ -113,18 +120,42 @@ class HttpConnection(asyncio.Protocol):
         self._between += len(data)
         self._whole = 0
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._broken = True  # its request is answered, and the connection closed behind it
+            self._feed(data)
         except httptools.HttpParserError as error:
             cause = error.__context__ if error.__context__ is not None else error
             if not isinstance(cause, RequestError):
                 cause = RequestError(400, f"this is no HTTP request: {error}", closes=True)
-            self._break(cause)
+            self._break(without_frames(cause))
         if self._reading is not None and self._between > _HEADER_BYTES:
             self._break(RequestError(431, "the headers are too long", closes=True))
         elif begins and self._whole == 1 and self._reading is None and not self._broken:
             self._remember(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Has bytes parsed.
+
+        Offers to go on with another protocol are passed over (RFC 9110, section 7.8). The parser
+        takes what follows for that protocol: another one reads on, from a head without the offer.
+        """
+        while self._parser is not None:
+            try:
+                return self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._parser.get_method() == _CONNECT:
+                    self._broken = True  # it is answered, and the connection closed behind it
+                    return
+                data = self._head_without_offer() + data[upgrade.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+
+    def _head_without_offer(self) -> bytes:
+        assert self._parser is not None
+        version = self._parser.get_http_version().encode()
+        kept = {n: v for n, v in self._headers.items() if n not in (b"upgrade", b"expect")}
+        options = [o.strip() for o in kept.pop(b"connection", b"").split(b",")]
+        kept[b"connection"] = b", ".join(o for o in options if o.lower() != b"upgrade")
+        lines = [self._parser.get_method() + b" " + self._target + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in kept.items()]
+        return b"\r\n".join([*lines, b"", b""])
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no further ones."""
@@ -151,23 +182,26 @@ class HttpConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         if self._reading == "head":  # those behind a body in chunks say nothing of it
-            self._headers[name.lower()] = value
+            name = name.lower()
+            before = self._headers.get(name)
+            # One that comes twice is a list (RFC 9110, section 5.3); none of ours may be one.
+            self._headers[name] = value if before is None else before + b", " + value
 
     def on_headers_complete(self) -> None:
         """The body comes next, if it may."""
+        assert self._parser is not None
         self._reading = "body"
         self._between = 0
+        self._is_old = self._parser.get_http_version() == "1.0"
         declared = int(self._headers.get(b"content-length") or 0)  # the parser has checked it
         waits = self._headers.get(b"expect", b"").lower() == b"100-continue"
         if declared > self._limits.body_bytes:
             self._too_large(closes=waits or declared > self._limits.body_bytes + _DRAINED_BYTES)
-        elif self._parser.should_upgrade() and declared:
-            # The parser takes the body for the bytes of the other protocol.
-            self._refusal = RequestError(400, "the connection cannot be upgraded", closes=True)
-        elif waits and self._transport is not None and self._current is None:
+        elif waits and not self._is_old and self._transport is not None and self._current is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._refusal is None:  # else none of its body is kept
-            self._refusal = self._screened(self._target, self._headers)
+            method = self._parser.get_method()
+            self._refusal = self._screened(method, self._target, self._headers)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -185,10 +219,13 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        assert self._parser is not None
+        upgrades, method = self._parser.should_upgrade(), self._parser.get_method()
+        if upgrades and method != _CONNECT:
+            return  # its body comes yet
         self._reading = None
         self._whole += 1
-        self._stays = self._parser.should_keep_alive() and not self._parser.should_upgrade()
-        method = self._parser.get_method()
+        self._stays = self._parser.should_keep_alive() and not upgrades
         body = bytes(self._body)
         exchange = self._exchange(method, self._target, self._headers, body, self._stays)
         self._enqueue(exchange, self._refusal)
@@ -196,23 +233,25 @@ class HttpConnection(asyncio.Protocol):
     def _on_known(self, head: Head, body: bytes) -> None:
         """A whole request with a head that was read before."""
         self._asked = True
-        refusal = self._screened(head.target, head.headers)
+        refusal = self._screened(head.method, head.target, head.headers)
         exchange = self._exchange(head.method, head.target, head.headers, body, True)
         self._enqueue(exchange, refusal)
 
     def _remember(self, data: bytes) -> None:
         """The request that was all of `data`, for the next one with such a head."""
         said = self._headers
-        plain = not (b"expect" in said or b"transfer-encoding" in said)
-        if plain and self._stays and self._refusal is None:
+        plain = not (b"expect" in said or b"transfer-encoding" in said or self._is_old)
+        if plain and self._stays and self._refusal is None and self._parser is not None:
             head = Head(self._parser.get_method(), self._target, said, self._size)
             self._heads.add(data, head)
 
-    def _screened(self, target: bytes, headers: Mapping[bytes, bytes]) -> Exception | None:
+    def _screened(
+        self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]
+    ) -> Exception | None:
         try:
-            self._screen(target, headers)
+            self._screen(method, target, headers)
         except Exception as error:
-            return error
+            return without_frames(error)
         return None
 
     def _enqueue(self, exchange: HttpExchange, refusal: Exception | None) -> None:
@@ -238,6 +277,8 @@ class HttpConnection(asyncio.Protocol):
             return
         content = body if isinstance(body, bytes) else b"".join(body)
         stays = stays and not self._closing
+        if stays and self._is_old:  # HTTP/1.0 closes where nothing else is said
+            headers = {**(headers or {}), "connection": "keep-alive"}
         head = _head(status, media_type, len(content), headers, stays)
         transport.write(head if exchange.method == b"HEAD" else head + content)
         self._last = self._loop.time()
@@ -313,7 +354,7 @@ class HttpConnection(asyncio.Protocol):
                 self._reset()  # of the request before
             self._broken = True
             self._reading = None
-            method = self._parser.get_method() if self._target else b""
+            method = self._parser.get_method() if self._target and self._parser else b""
             exchange = self._exchange(method, self._target, self._headers, b"", False)
             self._backlog.append((exchange, error))
             self._next()

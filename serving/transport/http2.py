@@ -84,8 +84,8 @@ class Http2Connection(asyncio.Protocol):
         self._closing = True
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            if stream.listener is not None:
-                stream.listener.on_gone()
+            stream.leave()
+        self._transport = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes of frames."""
@@ -336,9 +336,7 @@ class Http2Connection(asyncio.Protocol):
         self._count_reset()
         stream = self._streams.get(number)
         if stream is not None:
-            self._forget(stream)
-            if stream.listener is not None:
-                stream.listener.on_gone()
+            self._give_up(stream)
 
     def _count_reset(self) -> None:
         self._resets += 1
@@ -372,14 +370,20 @@ class Http2Connection(asyncio.Protocol):
 
     def _reset(self, stream: Stream, code: int) -> None:
         self._write(h2.reset(stream.number, code))
+        self._give_up(stream)
+
+    def _give_up(self, stream: Stream) -> None:
+        """The client gets no answer."""
+        listener = stream.listener
         self._forget(stream)
-        if stream.listener is not None:
-            stream.listener.on_gone()
+        if listener is not None:
+            listener.on_gone()
 
     def _forget(self, stream: Stream) -> None:
         """The stream is answered; what the client still sends on it is not read."""
         if self._streams.pop(stream.number, None) is None:
             return
+        stream.listener = None  # each holds the other
         stream.pending.clear()
         self._use(stream.held)
         if self._closing and not self._streams:

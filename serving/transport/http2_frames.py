@@ -109,12 +109,12 @@ class HeaderReader:
         self._known: dict[bytes, Headers] = {}
 
     def read(self, block: bytes) -> Headers:
-        """The headers of a block; of a name that is given twice, the last."""
+        """The headers of a block; a name that is given twice has both values, after a comma."""
         headers = self._known.get(block)
         if headers is not None:
             return headers
         try:
-            headers = {bytes(n): bytes(v) for n, v in self._decoder.decode(block, raw=True)}
+            headers = _merged(self._decoder.decode(block, raw=True))
         except hpack.HPACKError as error:
             raise ConnectionFault(COMPRESSION_ERROR, f"a broken header block: {error}") from None
         if not _changes_nothing(block) or len(self._known) >= _MOST_KNOWN_BLOCKS:
@@ -122,6 +122,13 @@ class HeaderReader:
         else:
             self._known[block] = headers
         return headers
+
+
+def _merged(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    headers: Headers = {}
+    for name, value in ((bytes(name), bytes(value)) for name, value in fields):
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
 
 
 def _changes_nothing(block: bytes) -> bool:

@@ -70,6 +70,12 @@ class Stream:
         self.pending: deque[tuple[memoryview, bool]] = deque()
         """Data, and last of all a whole frame: the trailers."""
 
+    def leave(self) -> None:
+        """The connection is gone, and whoever answers with it."""
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.on_gone()
+
     def send(self, headers: bytes, data: bytes, trailers: bytes) -> None:
         """Sends header block, data and trailers, as far as they are not empty; the client reads
         them in that order. Trailers end the stream.

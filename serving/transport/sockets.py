@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import socket
 import struct
 import sys
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from keras_blocks.serving.process.config import ServerOptions
 
 LARGEST_PORT = 65535
+# No port would help.
+_NO_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV, errno.EINVAL})
 
 _NAMES = ("http", "grpc", "admin", "admin_grpc")
 
@@ -116,6 +119,8 @@ def open_listener(host: str, port: int, option: str = "--port") -> socket.socket
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, socket.gaierror) or getattr(error, "errno", None) in _NO_ADDRESS:
+            option = option.replace("grpc-", "").replace("port", "host")
         raise OSError(
             getattr(error, "errno", None),
             f"cannot listen on {host}:{port}: {reason}; choose another {option}",

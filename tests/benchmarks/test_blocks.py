@@ -2,9 +2,9 @@ import blocks
 import harness
 import pytest
 import ratios
-from peers import BLOCKS, recurrent
+from peers import BLOCKS, ragged_pairs, recurrent
 
-PAIRS = [*BLOCKS, *recurrent(8)]
+PAIRS = [*BLOCKS, *ragged_pairs(), *recurrent(8)]
 
 
 def a_race(ratio):
@@ -28,6 +28,15 @@ def test_a_pair_is_raced_in_training_inference_and_as_files():
 def test_a_ragged_pair_is_raced_as_files():
     pair = next(pair for pair in recurrent(8) if pair.name == "GRU ragged 8")
     assert blocks.exported(pair, runs=3).ratio > 0
+
+
+def test_a_ragged_pair_is_raced_in_training_and_has_a_goal_of_its_own():
+    pair = next(pair for pair in ragged_pairs() if pair.name == "MultiHeadAttention, unequal")
+    rows, padded = pair.inputs()
+    assert 0.25 < rows.values.shape[0] / (padded.shape[0] * padded.shape[1]) < 0.4
+    assert blocks.train(pair, runs=3).ratio > 0
+    text = ratios.verdicts({pair.name: {"train": a_race(0.6), "infer": a_race(0.9)}})
+    assert text.startswith("Unequal rows: 1 of 2 ratios are 0.67 or less")
 
 
 def test_a_goal_that_was_missed_is_named():

@@ -265,7 +265,8 @@ def test_compare_takes_data_and_labels(linear, other, tmp_path):
     np.savez(tmp_path / "data.npz", z=data)
     wrong = run("compare", linear, other, *files)
     assert wrong.exit_code == UNREADABLE
-    assert wrong.output == "Error: inputs: input 'z' is unknown; the file has x\n"
+    said = "input 'x' is missing and input 'z' is unknown; the model takes 'x' (FP32 [batch, 96])"
+    assert wrong.output == f"Error: inputs: {said}\n"
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def test_an_npz_file_holds_an_array_for_each_input(tmp_path):
         (PAIR, {"ids": [[1.5]], "mask": [[True]]}, "input 'ids': INT32 expected, but element 0"),
         (PAIR, {"ids": np.array([[2**32 + 5]]), "mask": [[True]]}, "element 0 is 4294967301"),
         (PAIR, {"ids": np.array([[2.0]]), "mask": [[True]]}, "dtype int32 expected, got float64"),
+        (DENSE, np.array([[0, 1e39, 2]]), r"element 1 is 1e\+39"),
         (PAIR, {"ids": [[1]]}, "input 'mask' is missing; the model takes 'ids'"),
         (PAIR, np.zeros((1, 1)), r"a mapping expected: the model takes \['ids', 'mask'\]"),
         (PAIR, {"ids": [[1, 2]], "mask": [[True]]}, r"axis 1 \('time'\) is 1, but input 'ids' has"),
@@ -158,15 +159,26 @@ def test_data_that_does_not_fit_is_refused(contract, data, message):
         as_feeds(contract, data, "calibration")
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+def test_integers_at_the_edges_of_their_type_come_through_and_none_beyond(dtype):
+    contract = Contract((TensorSpec("x", dtype, ("batch",)),), ())
+    info = np.iinfo(dtype)
+    (feed,) = as_feeds(contract, np.array([info.min, info.max], dtype), "inputs")
+    assert feed["x"].tolist() == [info.min, info.max]
+    wrong = np.array([info.max + 1], "uint64") if info.max < 2**64 - 1 else np.array([-1])
+    with pytest.raises(ContractError, match=f"outside the range of {dtype}"):
+        as_feeds(contract, wrong, "inputs")
+
+
 def test_a_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "data.npz").write_text("no zip")
-    with pytest.raises(ContractError, match=r"data\.npz: not a file of plain NumPy arrays"):
+    with pytest.raises(ContractError, match=r"data\.npz: not an .npz file of plain arrays"):
         as_feeds(DENSE, tmp_path / "data.npz", "inputs")
     np.save(tmp_path / "one.npy", np.zeros((1, 3)))
     with pytest.raises(ContractError, match="a mapping expected: the model takes"):
         as_feeds(PAIR, tmp_path / "one.npy", "inputs")
     np.savez(tmp_path / "pickled.npz", x=np.array([print], dtype=object))
-    with pytest.raises(ContractError, match="plain NumPy arrays"):
+    with pytest.raises(ContractError, match="of plain arrays"):
         as_feeds(DENSE, tmp_path / "pickled.npz", "inputs")
 
 

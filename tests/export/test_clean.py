@@ -13,7 +13,7 @@ from onnx_runs import Exported, images, random_weights
 import keras_blocks as kb
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
 from keras_blocks.export.onnx_io.graphs import nested_graphs, reads
-from keras_blocks.export.signature.padding import proven_signature
+from keras_blocks.export.verification.padding import proven_signature
 
 layers = keras.layers
 
@@ -160,7 +160,7 @@ keras.utils.set_random_seed(0)
 from test_clean import MODELS
 from onnx_runs import random_weights
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
-from keras_blocks.export.signature.padding import proven_signature
+from keras_blocks.export.verification.padding import proven_signature
 for name in sys.argv[3:]:
     model = random_weights(MODELS[name]())
     proto = to_onnx(model, proven_signature(model))

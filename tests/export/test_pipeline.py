@@ -18,7 +18,7 @@ from keras_blocks.export import ExportResult, export_onnx, lowers, onnx_node
 from keras_blocks.export import pipeline as exporting
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
 from keras_blocks.export.lowerings import registry
-from keras_blocks.export.signature.padding import proven_signature
+from keras_blocks.export.verification.padding import proven_signature
 
 layers = keras.layers
 

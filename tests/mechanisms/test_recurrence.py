@@ -382,3 +382,50 @@ def test_a_stateful_recurrence_over_a_space_of_unknown_size_is_refused():
     inner = kb.Convolution(kb.Vanilla(3), 3, padding="same")
     with pytest.raises(ValueError, match="needs known lengths"):
         kb.Recurrence(inner, stateful=True)(keras.Input(batch_shape=(2, 4, None, 5)))
+
+
+class Attending(layers.Layer):
+    """A cell with a memory of five vectors beside its output."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.state_size, self.output_size = [3, (5, 3)], 3
+        self.dense = layers.Dense(3)
+
+    def build(self, input_shape):
+        self.dense.build((None, input_shape[-1] + 3))
+
+    def call(self, x, states):
+        _, memory = states
+        y = self.dense(tf.concat([x, tf.reduce_mean(memory, axis=1)], axis=-1))
+        return y, [y, 0.9 * memory]
+
+    def get_initial_state(self, batch_size=None):
+        return [tf.zeros((batch_size, 3)), tf.zeros((batch_size, 5, 3))]
+
+
+def test_states_of_any_shape_may_be_given_to_begin_with():
+    x, start = normal(2, 5, 4), [tf.zeros((2, 3)), normal(2, 5, 3, seed=1)]
+    block = kb.Recurrence(Attending(), return_sequences=True, return_state=True)
+    twin = layers.RNN(block.cell, return_sequences=True, return_state=True)
+    mask = np.array([[1, 1, 0, 1, 1], [1, 1, 0, 0, 0]], bool)
+    for arguments in ({}, {"mask": mask}):
+        given = block(x, initial_state=start, **arguments)
+        for a, e in zip(given, twin(x, initial_state=start, **arguments), strict=True):
+            np.testing.assert_allclose(a, e, rtol=SAME_SUMS, atol=SAME_SUMS)
+    rows = tf.RaggedTensor.from_tensor(x, lengths=[5, 2])
+    for a, e in zip(block(rows, initial_state=start)[1:], given[1:], strict=True):
+        assert a.shape == e.shape
+    with pytest.raises(ValueError, match=r"shapes \(batch, ..., 3\), \(batch, 5, 3\)\. Received"):
+        block(x, initial_state=[start[0], tf.zeros((2, 4, 3))])
+
+
+def test_a_recurrence_over_space_takes_any_size_of_it():
+    block = kb.Recurrence(kb.Convolution(kb.Vanilla(3), 3, padding="same"))
+    for size in (7, 9):
+        x = normal(2, 4, size, 2)
+        h = np.zeros((2, size, 3), "float32")
+        outputs = block(x)
+        for step in range(4):
+            h = np.asarray(block.layer(np.concatenate([h, x[:, step]], axis=-1)))
+        np.testing.assert_allclose(outputs, h, rtol=OTHER_ORDER, atol=OTHER_ORDER)

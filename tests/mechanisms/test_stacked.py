@@ -315,3 +315,36 @@ def test_a_layer_that_is_lifted_and_called_by_the_model_too_is_loaded(make, tmp_
     data = normal(2, 3, 4)
     for found, expected in zip(loaded(data), model(data), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_the_mean_of_an_empty_row_is_zeros_and_so_is_its_gradient():
+    stack, dense = kb.Stacked([layers.GlobalAveragePooling1D()]), kb.Vanilla(3)
+    x = ragged([2, 0])
+    with tf.GradientTape() as tape:
+        outputs = stack(dense(x))
+        loss = tf.reduce_sum(outputs)
+    np.testing.assert_array_equal(outputs[1], np.zeros(3))
+    assert all(np.all(np.isfinite(part)) for part in tape.gradient(loss, dense.weights))
+    np.testing.assert_array_equal(stack(dense(ragged([0, 0]))), np.zeros((2, 3)))
+
+
+NORMALIZED = {
+    "steps": lambda norm: kb.Stacked([norm]),
+    "time_distributed": lambda norm: kb.Stacked([layers.TimeDistributed(norm)]),
+    "sequential": lambda norm: kb.Stacked([keras.Sequential([layers.Dense(6), norm])]),
+    "windows": lambda norm: kb.Convolution(kb.Stacked([kb.Vanilla(6), norm]), 2),
+}
+
+
+@pytest.mark.parametrize("make", NORMALIZED.values(), ids=NORMALIZED)
+def test_statistics_of_a_batch_stay_where_there_is_nothing_to_normalize(make):
+    norm = layers.BatchNormalization()
+    block = make(norm)
+    block(ragged([2, 3]))
+    train = tf.function(lambda x: block(x, training=True))
+    for call in (train, lambda x: block(x, training=True)):
+        assert call(ragged([0, 0])).nrows() == 2
+        np.testing.assert_array_equal(norm.moving_mean, np.zeros(6))
+        np.testing.assert_array_equal(norm.moving_variance, np.ones(6))
+    train(ragged([2, 3]))
+    assert np.all(np.asarray(norm.moving_mean) != 0)

@@ -2,6 +2,7 @@ import ast
 import subprocess
 import sys
 from itertools import chain
+from xml.etree import ElementTree
 
 import nltk
 import numpy as np
@@ -358,3 +359,34 @@ def test_building_trees_loads_neither_tensorflow_nor_nltk():
         "sys.exit(bool({'tensorflow', 'keras', 'nltk'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+class Branching:
+    children = ()
+
+
+@pytest.mark.parametrize(
+    ("item", "mend"),
+    [
+        ({"a": [1, 2]}, "has children or keys of its own.*nested lists"),
+        (ElementTree.fromstring("<a><b/></a>"), r"\[element.tag, child"),
+        (ast.parse("x"), "trees.from_ast"),
+        (nltk.Tree("S", ["a"]), "trees.from_nltk"),
+        ({1, 2}, "has children"),
+        (Branching(), "has children"),
+    ],
+)
+def test_what_has_parts_of_its_own_is_no_label(item, mend):
+    with pytest.raises(TreeError, match=f"from_nested: node 1 of tree 0 is .*{mend}"):
+        trees.from_nested(["S", item])
+
+
+def test_what_has_parts_of_its_own_is_no_leaf_of_nltk():
+    with pytest.raises(TreeError, match=r"from_nltk: node 1 of tree 0 is .* is no label"):
+        trees.from_nltk(nltk.Tree("S", [["a"]]))
+
+
+def test_vectors_and_numbers_are_labels():
+    labels = trees.from_nested([np.ones(2), np.zeros(2), 3, None]).labels
+    assert labels[2:] == (3, None)
+    np.testing.assert_array_equal(labels[0], np.ones(2))

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from keras_blocks.export.lowerings.registry import lowers
+from keras_blocks.export.passes.opset.newest import offers
 from keras_blocks.export.tracing.call_overrides import Call
 from keras_blocks.export.tracing.stand_ins import onnx_node, target_opset
 from keras_blocks.ragged import is_ragged
@@ -25,7 +26,7 @@ LAYER_NORMALIZATION_SINCE, RMS_NORMALIZATION_SINCE = 17, 23
 @lowers(keras.layers.LayerNormalization)
 def lower_layer_normalization(layer: keras.layers.LayerNormalization) -> Call | None:
     """One LayerNormalization, where the axes are the last ones."""
-    if target_opset() < LAYER_NORMALIZATION_SINCE or layer.rms_scaling:
+    if layer.rms_scaling or not offers(target_opset(), LAYER_NORMALIZATION_SINCE):
         return None
     own_call = layer.call
 
@@ -46,7 +47,7 @@ def lower_layer_normalization(layer: keras.layers.LayerNormalization) -> Call | 
 @lowers(keras.layers.RMSNormalization)
 def lower_rms_normalization(layer: keras.layers.RMSNormalization) -> Call | None:
     """One RMSNormalization, where the axes are the last ones."""
-    if target_opset() < RMS_NORMALIZATION_SINCE:
+    if not offers(target_opset(), RMS_NORMALIZATION_SINCE):
         return None
     own_call = layer.call
 

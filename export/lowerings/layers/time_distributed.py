@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+import keras_blocks as kb
 from keras_blocks.export.lowerings.registry import lowers
 from keras_blocks.export.tracing.call_overrides import Call
 
@@ -26,6 +27,21 @@ def lower_time_distributed(layer: keras.layers.TimeDistributed) -> Call:
             kwargs["training"] = training
         outputs = inner.call(_merged(inputs), **kwargs)
         return keras.tree.map_structure(lambda y: _split(y, leading, inputs.shape[:2]), outputs)
+
+    return call
+
+
+@lowers(kb.Map)
+def lower_map(layer: kb.Map) -> Call:
+    """The layer on the steps alone: ONNX's ops take none, as TensorFlow's do not."""
+
+    def call_layer(steps: tf.Tensor, mask: Any) -> Any:
+        if mask is not None:
+            steps._keras_mask = mask
+        return layer.layer(steps)
+
+    def call(inputs: Any, mask: Any = None) -> Any:
+        return layer.apply(call_layer, inputs, mask)
 
     return call
 

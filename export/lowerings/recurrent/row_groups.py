@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from keras_blocks.export.tracing.stand_ins import onnx_node
+from keras_blocks.size_sums import sum_of_sizes
 
 # Each op packs a copy of the weights for itself, so more groups cost memory. Eight are 10 to 15%
 # quicker than four at hidden size 128.
@@ -95,7 +96,7 @@ def run_in_groups(
     (batch,) = onnx_node("Size", [rows.lengths], [tf.TensorSpec([], tf.int64)])
     padded = Rows(rows.values, _one_more(rows.lengths))
     # No row is a longest row too.
-    longest, kept = tf.reduce_max(padded.lengths), tf.reduce_sum(rows.lengths)
+    longest, kept = tf.reduce_max(padded.lengths), sum_of_sizes(rows.lengths)
     arguments = (op, padded, batch, initial, directions, sequences)
     results = tf.cond(
         (batch - FEWEST_ROWS) * longest > kept + FEWEST_STEPS,
@@ -184,7 +185,7 @@ def _cost(lengths: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     bounds = tf.constant([0], tf.int64), tf.constant([tf.int64.max]), tf.constant([0], tf.int64)
     given = [lengths, *bounds, tf.reshape(width, [1])]
     (longest,) = onnx_node("Slice", given, [tf.TensorSpec([None], tf.int64)])
-    return tf.reduce_sum(longest) * (width + 2)
+    return sum_of_sizes(longest) * (width + 2)
 
 
 def _size(tensor: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from keras_blocks.export.lowerings.recurrent.row_groups import Outputs, Rows
 from keras_blocks.export.tracing.stand_ins import onnx_node
-from keras_blocks.ragged import from_row_splits
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Ragged:
         places = tf.expand_dims(outputs.first, 1) + step * outputs.stride
         # In the order of the values: row by row.
         values = outputs.read(tf.gather(tf.reshape(places, [-1]), inside))
-        return from_row_splits(values, self.inputs.row_splits)
+        return self.inputs.with_values(values)
 
 
 Sequences = Dense | Masked | Ragged
@@ -105,8 +104,8 @@ Sequences = Dense | Masked | Ragged
 def sequences_of(inputs: Any, mask: Any) -> Sequences:
     """The form of the inputs, as float32: the ops know no other floats."""
     if isinstance(inputs, tf.RaggedTensor):
-        values = tf.cast(inputs.values, tf.float32)
-        return Ragged(from_row_splits(values, tf.cast(inputs.row_splits, tf.int64)))
+        inputs = inputs.with_values(tf.cast(inputs.values, tf.float32))
+        return Ragged(inputs.with_row_splits_dtype(tf.int64))
     inputs = tf.cast(inputs, tf.float32)
     return Dense(inputs) if mask is None else Masked(inputs, tf.cast(mask, tf.bool))
 

@@ -18,6 +18,7 @@ from keras_blocks.mechanisms.trees.kernels import active_kernels
 from keras_blocks.mechanisms.trees.levels import RowRange
 from keras_blocks.mechanisms.trees.messages import ChildReduction
 from keras_blocks.mechanisms.trees.schedule import Schedule
+from keras_blocks.size_sums import sum_of_sizes
 
 _PAIR = 2
 """So many are added as they are: a reduction takes four times as long."""
@@ -42,7 +43,7 @@ class ChildSlots:
         self.number = begins[1:] - begins[:-1]
         inner = rows = tf.shape(self.number, tf.int64)
         # Roots stand behind all who have a parent.
-        children = RowRange(tf.zeros_like(inner), tf.reduce_sum(begins[-1:], keepdims=True))
+        children = RowRange(tf.zeros_like(inner), sum_of_sizes(begins[-1:], keepdims=True))
         row = children.of(level_order.owner)
         if plan.slots is None:
             slot = count(row) - at(begins, row)

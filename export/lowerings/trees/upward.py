@@ -24,6 +24,7 @@ from keras_blocks.mechanisms.trees.kernels import active_kernels, use_kernels
 from keras_blocks.mechanisms.trees.levels import DiscardingWriter, RowRange
 from keras_blocks.mechanisms.trees.passes.base import States, TreePass, as_states
 from keras_blocks.mechanisms.trees.schedule import Schedule
+from keras_blocks.size_sums import sum_of_sizes
 
 FEW_NODES = 1000
 """What so many need of themselves fits into the cache beside the weights of a level."""
@@ -78,7 +79,7 @@ class LevelClimb(TreePass):
     def _loop(self, own: _OnTime, all_nodes: bool) -> list[tf.Tensor]:
         zero, spans = tf.zeros_like(self.plan.nodes), self.level_order.spans
         # An empty batch has no level.
-        end = tf.reduce_sum(spans[3, :1], keepdims=True)
+        end = sum_of_sizes(spans[3, :1], keepdims=True)
         states = own.leaves(RowRange(zero, end))
         writer = (
             active_kernels().writer(self.sizes[:1], states[0].dtype)

@@ -18,6 +18,7 @@ import onnx
 from keras_blocks.errors import ExportError
 from keras_blocks.export.conversion.layer_probe import kind_of_layer, layer_scopes
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
+from keras_blocks.export.passes.opset.newest import opset_of
 from keras_blocks.export.results.checks import Difference
 from keras_blocks.export.signature.signature import Signature
 from keras_blocks.export.verification.diagnosis.graph_difference import GraphWalk, layer_of
@@ -94,11 +95,6 @@ def _failed_node(opened: OpenModel, reason: str) -> Difference:
     layer = layer_of(opened.exported.graph, named[1], scopes) if named else None
     where = f"in {described(opened.model, layer)}" if layer else "before any layer can be compared"
     return Difference(f"A fresh export fails {where}: {reason}.", layer)
-
-
-def opset_of(file: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators that a file uses."""
-    return next((o.version for o in file.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
 def described(model: keras.Model, layer: str) -> str:

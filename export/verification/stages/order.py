@@ -7,21 +7,29 @@ from pathlib import Path
 
 import onnx
 
-from keras_blocks.contract.sampling.plans import LARGER_PLANS, Plan, dense, moved_plans, plans_of
+from keras_blocks.contract.sampling.plans import (
+    AS_ONE_PLANS,
+    LARGER_PLANS,
+    Plan,
+    dense,
+    moved_plans,
+    plans_of,
+)
 from keras_blocks.contract.sampling.samples import Sample, draw_samples
 from keras_blocks.contract.sampling.values import GIVE_INPUTS
 from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
+from keras_blocks.export.passes.opset.newest import opset_of
 from keras_blocks.export.progress import Bars
 from keras_blocks.export.results.checks import Difference, LayerCheck
 from keras_blocks.export.verification.comparisons import VerificationRun
-from keras_blocks.export.verification.diagnosis.first_difference import (
-    find_first_difference,
-    opset_of,
-)
+from keras_blocks.export.verification.diagnosis.first_difference import find_first_difference
 from keras_blocks.export.verification.diagnosis.layer_errors import OpenModel
 from keras_blocks.export.verification.effort import Level
+from keras_blocks.export.verification.stages.data_sizes import run_data_sizes
 from keras_blocks.export.verification.stages.declared_shapes import note_undeclared_shapes
+from keras_blocks.export.verification.stages.integer_edges import run_integer_edges
+from keras_blocks.export.verification.stages.not_numbers import run_not_numbers
 from keras_blocks.export.verification.stages.races import find_racing_node, race_on, run_scatters
 from keras_blocks.export.verification.stages.repeated_runs import (
     UNSTEADY,
@@ -102,6 +110,13 @@ class Verification:
         level = self.level
         stages = (
             ("larger inputs for tiny outputs", are_tiny(self.proof), self._tiny_outputs),
+            ("integers to the ends of their type", drawn, self._integer_edges),
+            (
+                "branches and sizes that the data decides",
+                True,
+                lambda: self._data_sizes(drawn),
+            ),
+            ("NaN and infinities", level.matters, self._not_numbers),
             ("other values in each input", drawn and level.matters, self._other_inputs),
             ("the longest and the shortest size", drawn and level.longest, self._boundaries),
             ("batches without rows", drawn and level.empty, self._nothing),
@@ -121,6 +136,8 @@ class Verification:
             self._compare_drawn(plans, "comparing")
             if len(self.proof.skipped) > len(self.proof.tried) // 2:
                 self._compare_drawn(LARGER_PLANS, "comparing larger inputs")
+            if not self.proof.checks:
+                self._compare_drawn(AS_ONE_PLANS, "comparing inputs of one size")
             self._move_refused()
         if not self.proof.checks:
             reasons = "; ".join(f"{s.sample}: {s.reason}" for s in self.proof.skipped[:3])
@@ -173,6 +190,18 @@ class Verification:
         self.bars.doing("changing one input after the other")
         idle = run_with_other_inputs(self.proof, self.onnx, self.contract, self.seed)
         self._blind = len(idle) == len(self.contract.inputs)
+
+    def _integer_edges(self) -> None:
+        self.bars.doing("trying the ends of the integers")
+        run_integer_edges(self.proof, self.onnx, self.seed)
+
+    def _data_sizes(self, drawn: bool) -> None:
+        self.bars.doing("looking for branches and sizes that the data decides")
+        run_data_sizes(self.proof, self.filepath, self._file, self.onnx, drawn)
+
+    def _not_numbers(self) -> None:
+        self.bars.doing("trying NaN and infinities")
+        run_not_numbers(self.proof, self.onnx)
 
     def _boundaries(self) -> None:
         self.bars.doing("looking for the longest inputs")

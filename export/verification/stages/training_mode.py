@@ -82,7 +82,9 @@ def computes_training(proof: VerificationRun, onnx_side: OnnxRunner, failed: Sam
     ]
     try:
         # Stateless, for moving averages must stay what they are.
-        outputs, _ = model.stateless_call(*weights, *arguments, training=True)
+        outputs, _ = model.stateless_call(
+            *weights, *arguments.positional, **arguments.keywords, training=True
+        )
         trained = [value.numpy() for value in signature.unpack(outputs)]
         found = onnx_side.run(failed.feed)
     except Exception:

@@ -25,6 +25,7 @@ class Plan:
         trees: the shape of the trees.
         scale: of the floats.
         pixels: whether images hold whole numbers from 0 to 255.
+        as_one: whether all named dims have one size, from the most that any of them asks for on.
     """
 
     lengths: tuple[int, ...]
@@ -34,6 +35,7 @@ class Plan:
     trees: str = "binary"
     scale: float = 1.0
     pixels: bool = False
+    as_one: bool = False
 
     @property
     def kind(self) -> tuple[bool, str | None, float, bool]:
@@ -86,6 +88,10 @@ _MANY_NODES = Plan((1040, 33, 0, 5), 5, trees="random")
 # For models that refuse short inputs: deep stacks of unpadded windows, image backbones.
 LARGER_PLANS = tuple(
     dense(batch, size, apart=True) for batch, size in ((2, 47), (1, 65), (3, 128), (2, 225))
+)
+# For models that take none of them, such as sound beside its mask, both of one length.
+AS_ONE_PLANS = tuple(
+    dense(batch, size, as_one=True) for batch, size in ((2, 47), (1, 128), (2, 225), (1, 1024))
 )
 _MAGNITUDES = (0.01, 100.0)
 _CROWD_LENGTHS = (16, 1, 17, 3, 2, 0, 33, 9)
@@ -144,6 +150,8 @@ def with_fixed_batch(plan: Plan, contract: Contract) -> Plan:
     """The plan with as many rows as the model has, where that number is fixed."""
     first_dims = [spec.shape[0] for spec in contract.inputs if spec.shape and not spec.ragged]
     fixed = [dim for dim in first_dims if isinstance(dim, int)]
+    if len(fixed) < len(first_dims):
+        fixed = [dim for dim in fixed if dim > 1]  # one row for all is no batch
     if not fixed:
         return plan
     rows = plan.lengths or (1,)

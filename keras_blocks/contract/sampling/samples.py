@@ -28,6 +28,9 @@ from keras_blocks.contract.sampling.values import (
     put_blanks,
 )
 
+Feed = dict[str, np.ndarray]
+"""The flat inputs of one run, by name."""
+
 BATCH = "batch"
 MOST_ROOTS = 3  # of a row, where forests are allowed
 MOST_ELEMENTS = 2**21  # of one input; beyond this a sample takes too long to be worth it
@@ -88,6 +91,8 @@ class _Room:
         self.sizes = {BATCH: len(plan.lengths)}
         self.rows: dict[str, tuple[int, ...]] = {}
         least = contract.least_sizes()
+        if plan.as_one:
+            least = dict.fromkeys(least, max(least.values(), default=0))
         for spec in self.specs:
             for dim in spec.shape[1:] if spec.ragged else spec.shape:
                 if isinstance(dim, str) and dim not in self.sizes:

@@ -7,6 +7,8 @@ is left in an exported ONNX graph.
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ import tensorflow as tf
 from keras_blocks.contract import tree_rules as tree_validity
 from keras_blocks.errors import TreeError
 from keras_blocks.mechanisms.trees.kernels import active_kernels
+from keras_blocks.windows.short_inputs import is_for_a_file
 
 Problem = tuple[tf.Tensor, str, Callable[[tf.Tensor], list[tf.Tensor]]]
 """Which ones are wrong, the message, and what fills its blanks for the first wrong one."""
@@ -222,8 +225,17 @@ def _refuse(problems: list[Problem]) -> list[tf.Operation]:
         for wrong, text, blanks in problems:
             # One more, as the first of nothing is an error, and this one may be fine.
             first = tf.argmax(tf.pad(tf.cast(wrong, tf.int32), [[0, 1]]))
-            # Assertions of a branch run in their order.
-            tf.debugging.Assert(~tf.reduce_any(wrong), [tf.strings.format(text, blanks(first))])
+            line = tf.strings.format(text, blanks(first))
+            # TensorFlow puts what an assertion says behind the whole traceback of the graph; so the
+            # line is said first by itself. Both run in their order.
+            if not is_for_a_file():
+                tf.cond(tf.reduce_any(wrong), functools.partial(_say, line), lambda: False)
+            tf.debugging.Assert(~tf.reduce_any(wrong), [line])
         return tf.constant(False)
 
     return [tf.cond(fine, lambda: tf.constant(True), complain)]
+
+
+def _say(line: tf.Tensor) -> bool:
+    tf.print(line, output_stream=sys.stderr)
+    return True

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_blocks.size_sums import sum_of_sizes
+
 
 class RowRange(NamedTuple):
     """Some rows after one another, int64 (1,) each."""
@@ -54,7 +56,7 @@ class PoppedLevels:
 
     def __init__(self, values: tf.Tensor, counts: tf.Tensor):
         self.row, self.dtype = values.shape[1:], values.dtype
-        more = tf.shape(values, out_type=tf.int64)[:1] - tf.reduce_sum(counts)
+        more = tf.shape(values, out_type=tf.int64)[:1] - sum_of_sizes(counts)
         levels = tf.raw_ops.TensorListSplit(
             tensor=values,
             element_shape=[-1, *self.row],

@@ -16,6 +16,7 @@ from keras_blocks.mechanisms.trees import checks as tree_checks
 from keras_blocks.mechanisms.trees.checks import Places
 from keras_blocks.mechanisms.trees.kernels import active_kernels
 from keras_blocks.mechanisms.trees.levels import RowRange
+from keras_blocks.size_sums import sum_of_sizes
 
 # So many doublings reach depth 15 without a loop, whose every round costs more than they do.
 _DOUBLINGS_AT_ONCE = 4
@@ -148,7 +149,7 @@ def levels_of(level: tf.Tensor, number: tf.Tensor) -> Levels:
     is_inner = tf.cast(number > 0, tf.int64)
     counts = _add_at(tf.zeros_like(level), level, is_inner)
     return Levels(
-        inner=tf.reduce_sum(is_inner, keepdims=True),
+        inner=sum_of_sizes(is_inner, keepdims=True),
         levels=tf.reduce_sum(tf.cast(counts > 0, tf.int64)),
         counts=counts,
         starts=tf.expand_dims(tf.cumsum(counts, exclusive=True), 1),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from keras_blocks import ragged
-from keras_blocks.mechanisms.lifting import PACKAGE, Lifting, unbuilt_copy
+from keras_blocks.copying import unbuilt_copy
+from keras_blocks.mechanisms.lifting import PACKAGE, Lifting, keeping_losses_out, unquantized_policy
 from keras_blocks.mechanisms.trees.cells.base import TreeCell, check_arity, state_sizes
 from keras_blocks.mechanisms.trees.cells.layer import LayerCell
 from keras_blocks.mechanisms.trees.features import NodeFeatures
@@ -17,6 +18,7 @@ from keras_blocks.mechanisms.trees.kernels import active_kernels
 from keras_blocks.mechanisms.trees.passes.downward import DownwardPass
 from keras_blocks.mechanisms.trees.passes.upward_nary import climb
 from keras_blocks.mechanisms.trees.schedule import Schedule
+from keras_blocks.refusals import KnowsTwins, check_features
 
 _MERGES = {
     "concat": lambda up, down: tf.concat([up, down], axis=-1),
@@ -33,7 +35,7 @@ _CHOICES = {
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class TreeRecursive(Lifting):
+class TreeRecursive(KnowsTwins, Lifting):
     """The recursive application of a layer to trees, from the leaves to the root, or back down.
 
     For a node with features x and children k, whose vectors are y_k:
@@ -109,6 +111,17 @@ class TreeRecursive(Lifting):
         Tai, Socher, Manning, 2015, https://arxiv.org/abs/1503.00075.
     """
 
+    twin_arguments: ClassVar = {
+        "cell": "layer",
+        "max_children": "arity",
+        "num_children": "arity",
+        "reduce": "combine",
+        "go_backwards": "For the way from the root to the leaves say direction='down'.",
+        "return_sequences": "return_nodes",
+        "dropout": "recurrent_dropout",
+        "units": "It belongs to the cell: TreeRecursive(kb.ChildSumTreeLSTMCell(units)).",
+    }
+
     def __init__(
         self,
         layer: keras.layers.Layer,
@@ -124,7 +137,8 @@ class TreeRecursive(Lifting):
         **kwargs: Any,
     ):
         # The cell is called without Keras's casts between, so both compute in one dtype.
-        kwargs.setdefault("dtype", getattr(layer, "dtype_policy", None))
+        if isinstance(layer, keras.layers.Layer):
+            kwargs.setdefault("dtype", unquantized_policy(layer))
         super().__init__(layer, **kwargs)
         _check_computes_alike(layer, self)
         # XLA wants constant shapes, and the size of a level depends on the trees.
@@ -161,15 +175,14 @@ class TreeRecursive(Lifting):
         training = bool(training)
         on_leaves = self.features_on == "leaves"
         trees = TreeInputs(inputs, self.cell, on_leaves, self.forests == "sum")
-        width = getattr(self.cell, "features_width", None)
-        if width not in (None, trees.features.shape[-1]):
-            raise ValueError(
-                f"TreeRecursive: '{self.cell.name}' is built for features of width {width}. "
-                f"Received: features of width {trees.features.shape[-1]}."
-            )
+        check_features(self, getattr(self.cell, "features_width", None), trees.features.shape)
         plan = trees.plan
         features = NodeFeatures(trees.features, plan, on_leaves)
         batch = features, plan, trees.edges, self._kept(trees, plan, training), training
+        with keeping_losses_out(self):
+            return self._run(trees, batch)
+
+    def _run(self, trees: TreeInputs, batch: tuple) -> Any:
         way_up = active_kernels().climb or climb
         if not self.return_nodes:
             number = tf.shape(trees.row_splits, tf.int64) - 1
@@ -193,6 +206,7 @@ class TreeRecursive(Lifting):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """(batch, units), or (batch, None, units) for all nodes."""
         features, parents, *_ = given_inputs(input_shape, "input shapes", self.cell)
+        check_features(self, getattr(self.cell, "features_width", None), features)
         if not self.cell.built:
             self.build(input_shape)
         units = state_sizes(self.cell)[0]
@@ -242,7 +256,7 @@ def _as_cell(layer: keras.layers.Layer, arity: int | None, combine: str | None) 
             f"TreeRecursive: with `combine` a node may have any number of children. Received: "
             f"combine={combine!r} and arity={arity!r}. Leave one of them out."
         )
-    return LayerCell(layer, arity, combine, dtype=layer.dtype_policy)
+    return LayerCell(layer, arity, combine, dtype=unquantized_policy(layer))
 
 
 def _check_computes_alike(layer: keras.layers.Layer, owner: keras.layers.Layer) -> None:

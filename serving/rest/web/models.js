@@ -1,6 +1,6 @@
 // The list of models: versions, states, signatures, proofs, calls.
 
-import { askJson } from "./server.js";
+import { askJson, BASE } from "./server.js";
 import { TryForm, part, shapeText } from "./try.js";
 import { short } from "./charts.js";
 
@@ -162,7 +162,7 @@ function showCalls(place, samples) {
 // gRPC is on the port after that of HTTP unless the server was told otherwise.
 function here(source) {
   const port = Number(location.port || (location.protocol === "https:" ? 443 : 80)) + 1;
-  return source.replaceAll(DOCUMENT_URL, location.origin).replaceAll(DOCUMENT_GRPC, `${location.hostname}:${port}`);
+  return source.replaceAll(DOCUMENT_URL, BASE).replaceAll(DOCUMENT_GRPC, `${location.hostname}:${port}`);
 }
 
 function choice(fieldset, names, chosen) {

@@ -2,7 +2,7 @@
 
 import { Live } from "./charts.js";
 import { ModelList } from "./models.js";
-import { ask, askJson, useKey } from "./server.js";
+import { ask, askJson, BASE, useKey } from "./server.js";
 
 const POLL_MS = 2000;
 const INDEX_EVERY = 5;
@@ -35,7 +35,7 @@ async function showModels() {
 }
 
 async function isReady() {
-  const response = await fetch("/v2/health/ready", { cache: "no-store" });
+  const response = await fetch(`${BASE}/v2/health/ready`, { cache: "no-store" });
   return response.ok;
 }
 

@@ -99,15 +99,84 @@ def test_a_spec_without_a_shape_is_refused(spec):
         signature_of(Branches(), [spec])
 
 
-def test_a_model_that_was_called_with_several_arguments_asks_for_their_specs():
+def test_a_model_whose_calls_were_not_seen_asks_for_all_it_may_take():
     class Sum(keras.Model):
-        def call(self, a, b, scale=1.0):
+        def call(self, a, b, bias=None, scale=1.0):
             return a + b
 
     model = Sum()
-    model(np.ones((2, 3), "float32"), b=np.ones((2, 3), "float32"))
-    with pytest.raises(ExportError, match="takes a, b, and Keras keeps the shape of the first"):
+    keras.layers.Layer.__call__(model, np.ones((2, 3), "float32"), b=np.ones((2, 3), "float32"))
+    with pytest.raises(
+        ExportError, match="takes a, b, bias, and Keras keeps the shape of the firs"
+    ):
         signature_of(model)
+
+
+class Everything(keras.Model):
+    """Takes tensors in every way that there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, ids, attention=None, *, more=None, twice=False, training=None, **rest):
+        x = self.dense(keras.ops.cast(ids, "float32"))
+        for part in keras.tree.flatten([attention, more, rest]):
+            x = x if part is None else x + keras.ops.sum(keras.ops.cast(part, "float32"))
+        return 2 * x if twice else x
+
+
+IDS, MASK, FLOATS = np.ones((2, 4), "int64"), np.ones((2, 4), bool), np.ones((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "wanted"),
+    [
+        ((), {"ids": IDS}, {"ids": "int64"}),
+        ((IDS,), {}, {"input": "int64"}),
+        ((IDS, MASK), {}, {"ids": "int64", "attention": "bool"}),
+        ((IDS,), {"attention": MASK}, {"ids": "int64", "attention": "bool"}),
+        ((), {"attention": MASK, "ids": IDS}, {"attention": "bool", "ids": "int64"}),
+        ((IDS,), {"attention": None, "training": True}, {"ids": "int64"}),
+        ((IDS,), {"twice": True, "more": FLOATS}, {"ids": "int64", "more": "float32"}),
+        (
+            (IDS,),
+            {"more": {"b": [FLOATS, None], "a": IDS}},
+            {"ids": "int64", "more.a": "int64", "more.b": "float32"},
+        ),
+        ((), {"ids": IDS, "own": MASK}, {"ids": "int64", "own": "bool"}),
+    ],
+    ids=["keyword", "position", "positions", "both", "order", "none", "flag", "nest", "rest"],
+)
+def test_a_model_takes_all_it_was_called_with(args, kwargs, wanted):
+    model = Everything()
+    expected = model(*args, **kwargs)
+    signature = signature_of(model)
+    assert {spec.name: spec.dtype for spec in signature.contract.inputs} == wanted
+    assert all(spec.shape[0] == "batch" for spec in signature.contract.inputs)
+    given = [leaf for leaf in keras.tree.flatten([args, list(kwargs.values())]) if leaf is not None]
+    flat = [leaf for leaf in given if isinstance(leaf, np.ndarray)]
+    np.testing.assert_allclose(signature.call(model, flat)[0], expected, rtol=1e-6)
+
+
+def test_sizes_that_were_others_in_another_call_are_free():
+    model = Everything()
+    model(np.ones((2, 4), "int32"), more=np.ones((5, 5), "float32"))
+    model(np.ones((3, 4), "int32"), more=np.ones((6, 5), "float32"))
+    ids, more = signature_of(model).contract.inputs
+    assert ids.shape == ("batch", 4)
+    assert more.shape == ("batch", 5)
+    # What the export does with the model is no call of the user's.
+    signature_of(model, [tf.TensorSpec((None, None), "int32")])
+    assert signature_of(model).contract.inputs == (ids, more)
+
+
+def test_an_argument_without_the_batch_keeps_its_sizes():
+    model = Everything()
+    model(np.ones((2, 4), "int32"), more=[np.ones((5, 3), "float32"), np.float32(2)])
+    _, matrix, number = signature_of(model).contract.inputs
+    assert matrix.shape == (5, 3)
+    assert number.shape == ()
 
 
 def test_the_batch_of_a_sequential_model_is_free_though_its_first_call_had_one():
@@ -237,5 +306,32 @@ def test_a_model_with_several_arguments_is_called_with_them():
     assert [s.name for s in signature.contract.inputs] == ["input_0", "input_1"]
     (result,) = signature.call(Sum(), [np.ones((2, 3), "float32")] * 2)
     np.testing.assert_array_equal(result, np.full((2, 3), 2.0))
-    with pytest.raises(ExportError, match="2 positional arguments"):
+    with pytest.raises(ExportError, match="takes 2 arguments"):
         signature.pack([1, 2])
+
+
+class AsksInPython(layers.Layer):
+    """Asks for a length in Python, as code that only ever ran on batches of one length does."""
+
+    def __init__(self, asked):
+        super().__init__()
+        self.asked = asked
+
+    def call(self, x):
+        steps = keras.ops.shape(x)[1]
+        if self.asked == "if":
+            return x if steps > 3 else 2 * x
+        return x + sum(range(steps))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape)
+
+
+@pytest.mark.parametrize("asked", ["if", "range"])
+def test_a_model_that_asks_for_a_free_length_in_python_is_told_to_fix_it(asked):
+    x = keras.Input((None,))
+    model = keras.Model(x, AsksInPython(asked)(x))
+    with pytest.raises(ExportError, match="Give the inputs fixed sizes, input_signature="):
+        signature_of(model)
+    fixed = signature_of(model, [keras.InputSpec(shape=(None, 5), dtype="float32")])
+    assert fixed.contract.inputs[0].shape == ("batch", 5)

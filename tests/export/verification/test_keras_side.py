@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_blocks.export import export_onnx
-from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.verification.keras_side import KerasRunner
+from keras_blocks.export.verification.padding import proven_signature
 from keras_blocks.runtime.runner import SampleRejectedError
 
 

@@ -18,7 +18,7 @@ from keras_blocks.errors import ExportError, ParityError
 from keras_blocks.export import check_parity, export_onnx
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
 from keras_blocks.export.results.comparison import TOLERANCES, Tolerance, compare, compute_dtype
-from keras_blocks.export.signature.padding import proven_signature
+from keras_blocks.export.verification.padding import proven_signature
 from keras_blocks.export.verification.parity import sample_of
 from keras_blocks.export.verification.rounding_noise import rounding_noise
 

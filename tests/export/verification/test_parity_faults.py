@@ -16,9 +16,9 @@ from keras_blocks.contract.sampling.samples import draw_samples
 from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
-from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.keras_side import OnnxRunner
+from keras_blocks.export.verification.padding import proven_signature
 
 layers = keras.layers
 NUDGE = 1e-2  # far below what a user would see by eye, far above rounding

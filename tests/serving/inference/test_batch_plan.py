@@ -4,6 +4,8 @@ import pytest
 from onnx import TensorProto
 
 from keras_blocks.contract import Contract, TensorSpec
+from keras_blocks.serving import BatchSettings
+from keras_blocks.serving.inference import batch_check as batch_proof
 from keras_blocks.serving.inference.batch_check import checked_batch_plan
 from keras_blocks.serving.inference.batch_plan import plan_batches
 from keras_blocks.serving.model import Model
@@ -189,3 +191,90 @@ def test_halves_are_joined_too(kind, tmp_path):
 @pytest.mark.parametrize("name", ["products", "column_sums", "rows_of_four", "expand", "slow"])
 def test_models_whose_dims_do_not_fit_are_not_run(name, tmp_path):
     assert plan_of(getattr(onnx_files, name), tmp_path) is None
+
+
+# The proof at the sizes that are joined
+
+
+def threshold(path, measured, least):
+    """y = x - mean of x over the rows where as much is in the run, else y = x."""
+    of_what = {
+        "rows": [
+            onnx_files.node("Shape", ["x"], ["shape"]),
+            onnx_files.node("Gather", ["shape", "first"], ["size"]),
+        ],
+        "elements": [onnx_files.node("Size", ["x"], ["size"])],
+    }[measured]
+    return onnx_files.save(
+        path,
+        [
+            *of_what,
+            onnx_files.node("GreaterOrEqual", ["size", "least"], ["many"]),
+            onnx_files.node("Cast", ["many"], ["factor"], to=TensorProto.FLOAT),
+            onnx_files.node("ReduceMean", ["x", "axes"], ["mean"], keepdims=1),
+            onnx_files.node("Mul", ["mean", "factor"], ["taken"]),
+            onnx_files.node("Sub", ["x", "taken"], ["y"]),
+        ],
+        [onnx_files.tensor("x", TensorProto.FLOAT, ["batch", "time"])],
+        [onnx_files.tensor("y", TensorProto.FLOAT, ["batch", "time"])],
+        [
+            onnx_files.constant("axes", TensorProto.INT64, [1], [0]),
+            onnx_files.constant("first", TensorProto.INT64, [], [0]),
+            onnx_files.constant("least", TensorProto.INT64, [], [least]),
+        ],
+    )
+
+
+@pytest.mark.parametrize("least", [4, 9, 33, 64])
+def test_rows_that_see_one_another_from_some_size_of_a_run_on_are_found_out(least, tmp_path):
+    assert plan_of(threshold, tmp_path, "rows", least) is None
+
+
+def test_rows_that_see_one_another_in_larger_runs_than_are_made_share_smaller_ones(tmp_path):
+    model = Model.load(threshold(tmp_path / "model.onnx", "rows", 33))
+    plan = checked_batch_plan(model, BatchSettings(max_batch_size=32))
+    assert plan.most_rows == 32
+    assert checked_batch_plan(model, BatchSettings(max_batch_size=100)) is None
+
+
+def test_rows_that_see_one_another_where_runs_have_many_elements_are_found_out(tmp_path):
+    assert plan_of(threshold, tmp_path, "elements", 500) is None
+
+
+def ragged_threshold(path, least):
+    """y = x - (mean of all values where there are as many), x ragged."""
+    contract = Contract((RAGGED,), (spec("y", "x.values", ragged=True),))
+    return onnx_files.save(
+        path,
+        [
+            onnx_files.node("Size", ["x"], ["size"]),
+            onnx_files.node("GreaterOrEqual", ["size", "least"], ["many"]),
+            onnx_files.node("Cast", ["many"], ["factor"], to=TensorProto.FLOAT),
+            onnx_files.node("ReduceMean", ["x"], ["mean"], keepdims=1),
+            onnx_files.node("Mul", ["mean", "factor"], ["taken"]),
+            onnx_files.node("Sub", ["x", "taken"], ["y"]),
+            onnx_files.node("Identity", ["x.row_splits"], ["y.row_splits"]),
+        ],
+        [onnx_files.tensor("x", TensorProto.FLOAT, ["x.values"]),
+         onnx_files.tensor("x.row_splits", TensorProto.INT64, ["batch+1"])],
+        [onnx_files.tensor("y", TensorProto.FLOAT, ["x.values"]),
+         onnx_files.tensor("y.row_splits", TensorProto.INT64, ["batch+1"])],
+        [onnx_files.constant("least", TensorProto.INT64, [], [least])],
+        contract,
+    )  # fmt: skip
+
+
+def test_ragged_rows_that_see_one_another_from_many_values_on_are_found_out(tmp_path):
+    assert plan_of(ragged_threshold, tmp_path, 20_000) is None
+    plan = plan_of(ragged_threshold, tmp_path, 10**6)
+    assert 2**15 < plan.most_elements <= 2**16
+    assert plan.most_rows == 64
+
+
+def test_no_run_is_larger_than_those_that_were_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_proof._Patience, "allows", lambda self, growth: growth != 4)
+    plan = plan_of(onnx_files.row_sums, tmp_path)
+    assert plan.most_rows == 64
+    assert plan.most_elements < 64 * 4
+    monkeypatch.setattr(batch_proof._Patience, "allows", lambda self, growth: False)
+    assert plan_of(onnx_files.double, tmp_path) is None

@@ -254,7 +254,7 @@ def test_the_settings_of_a_model_go_before_those_of_the_server(folder):
 
 
 BAD_SETTINGS = {
-    "version = 1": "version is unknown; the settings are batching, threads, versions",
+    "version = 1": "version is unknown; the settings are arena, batching, labels, threads,",
     "versions = 0": "versions is 0",
     'versions = "latest"': "versions is 'latest'",
     "versions = []": "versions is",

@@ -46,8 +46,6 @@ def test_what_does_not_load_is_reported_and_the_rest_is_served(tmp_path):
 def test_a_folder_without_a_model_that_loads_is_an_error(tmp_path):
     with pytest.raises(ModelLoadError, match="does not exist"):
         load_repository(tmp_path / "nope")
-    with pytest.raises(ModelLoadError, match="holds no models; put them at"):
-        load_repository(tmp_path)
     with pytest.raises(ModelLoadError, match="is a file"):
         load_repository(onnx_files.double(tmp_path / "model.onnx"))
     broken = tmp_path / "m" / "1" / "model.onnx"
@@ -55,6 +53,15 @@ def test_a_folder_without_a_model_that_loads_is_an_error(tmp_path):
     broken.write_text("not ONNX")
     with pytest.raises(ModelLoadError, match=r"could be loaded; .*Protobuf parsing failed"):
         load_repository(tmp_path)
+
+
+def test_a_folder_without_models_is_a_repository_too(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README.md").write_text("to come")
+    repository = load_repository(tmp_path)
+    assert (repository.models, repository.problems) == ({}, ())
+    with pytest.raises(ModelNotFoundError, match="the models are none"):
+        repository.get("m")
 
 
 def test_links_lead_within_the_repository_but_not_out_of_it(tmp_path):

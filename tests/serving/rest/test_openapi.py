@@ -25,7 +25,7 @@ from ..conftest import running
 MODELS = ["double", "add_bias", "row_sums", "tree", "parse", "log"]
 ENDPOINTS = {
     *("server", "live", "ready", "document", "metrics", "stats", "index"),
-    *("model", "model_ready", "config", "infer", "load", "unload"),
+    *("model", "models", "model_ready", "config", "infer", "load", "unload"),
 }
 
 

@@ -1,9 +1,11 @@
 """The HTTP server on the wire: raw bytes in, raw bytes out."""
 
 import contextlib
+import gzip
 import json
 import socket
 import time
+import zlib
 
 import onnx_files
 import pytest
@@ -180,15 +182,93 @@ def test_head_gets_the_headers_of_get_alone(client):
     assert answer(stream)[2] == b'{"live":true}'
 
 
-@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 400)])
-def test_an_offer_to_upgrade_is_passed_over_where_no_body_is_lost(client, method, status):
-    length = "" if method == "GET" else "Content-Length: 5\r\n"
-    upgrade = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n{length}\r\n"
-    client.sendall(f"{method} /v2 HTTP/1.1\r\n{upgrade}".encode() + b"12345")
+OFFERS = {
+    "Java": ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: A"],
+    "a web socket": ["Connection: keep-alive, Upgrade", "Upgrade: websocket"],
+    "TLS": ["Upgrade: TLS/1.0", "Connection: upgrade"],
+}
+
+
+@pytest.mark.parametrize("cut", [None, 40, -40, -1])
+@pytest.mark.parametrize("offer", OFFERS)
+def test_an_offer_to_upgrade_is_passed_over_and_the_connection_goes_on(client, offer, cut):
+    offered = post(BODY, "/v2/models/double/infer", *OFFERS[offer])
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    chunked = offered.replace(b"Content-Length: %d" % len(BODY), b"Transfer-Encoding: chunked")
     stream = client.makefile("rb")
-    code, headers, _ = answer(stream)
-    assert (code, headers["connection"]) == (status, "close")
+    for sent in (offered, offered + offered, chunked.replace(BODY, chunks), offered):
+        for piece in (sent[:cut], sent[cut:] if cut else b""):
+            client.sendall(piece)
+            time.sleep(0.01)
+        for _ in range(sent.count(b"POST")):
+            status, headers, body = answer(stream)
+            assert (status, headers.get("connection")) == (200, None), body
+            assert is_right(body)
+    client.sendall(b"GET /v2 HTTP/1.1\r\n" + "\r\n".join(OFFERS[offer]).encode() + b"\r\n\r\n")
+    assert answer(stream)[0] == 200
+
+
+def test_a_tunnel_is_not_opened(client):
+    client.sendall(b"CONNECT other:443 HTTP/1.1\r\nHost: other:443\r\n\r\n\x16\x03\x01")
+    stream = client.makefile("rb")
+    status, headers, _ = answer(stream)
+    assert (status, headers["connection"]) == (404, "close")
     assert stream.read() == b""
+
+
+def test_a_connection_of_http_1_0_that_is_kept_is_said_to_be(client):
+    stream = client.makefile("rb")
+    for _ in range(3):
+        client.sendall(post().replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\nConnection: keep-alive\r\n"))
+        status, headers, body = answer(stream)
+        assert (status, headers["connection"], is_right(body)) == (200, "keep-alive", True)
+    client.sendall(post().replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert answer(stream)[1]["connection"] == "close"
+    assert stream.read() == b""
+
+
+def test_a_client_of_http_1_0_is_not_told_to_go_on(client):
+    sent = post(BODY, "/v2/models/double/infer", "Expect: 100-continue")
+    client.sendall(sent.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert answer(client.makefile("rb"))[0] == 200
+
+
+def members(data, size):
+    return b"".join(gzip.compress(data[i : i + size]) for i in range(0, len(data), size))
+
+
+PACKED = {
+    "one member": ("gzip", gzip.compress(BODY), 200),
+    "several members": ("gzip", members(BODY, 20), 200),
+    "a member for each byte": ("gzip", members(BODY, 1), 200),
+    "an empty member": ("gzip", gzip.compress(BODY) + gzip.compress(b""), 200),
+    "its old name": ("X-GZIP", gzip.compress(BODY), 200),
+    "twice": ("deflate, gzip", gzip.compress(zlib.compress(BODY)), 200),
+    "not at all": ("identity", BODY, 200),
+    "a member cut off": ("gzip", members(BODY, 40)[:-3], 400),
+    "something behind it": ("gzip", gzip.compress(BODY) + b"more", 400),
+    "something behind deflate": ("deflate", zlib.compress(BODY) + b"more", 400),
+    "nothing": ("gzip", b"", 400),
+    "members over the limit": ("gzip", gzip.compress(bytes(2**16)) * 2, 413),
+    "too often": ("gzip, gzip, gzip, gzip", BODY, 415),
+}
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["", "in chunks"])
+@pytest.mark.parametrize("case", PACKED)
+def test_a_packed_body_is_read_in_every_legal_form(client, case, chunked):
+    encoding, body, expected = PACKED[case]
+    head = b"POST /v2/models/double/infer HTTP/1.1\r\nContent-Encoding: " + encoding.encode()
+    if chunked:
+        parts = [body[i : i + 50] for i in range(0, len(body), 50)]
+        framed = b"".join(b"%x;ext=1\r\n%s\r\n" % (len(part), part) for part in parts)
+        client.sendall(head + b"\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" + framed)
+        client.sendall(b"0\r\nX-Sum: 1\r\n\r\n")
+    else:
+        client.sendall(head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    status, _, content = answer(client.makefile("rb"))
+    assert status == expected, content
+    assert expected != 200 or is_right(content)
 
 
 CLOSING = {

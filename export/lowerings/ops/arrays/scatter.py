@@ -46,14 +46,16 @@ def convert_tensor_scatter(context: Any, node: Any, name: str, args: Any) -> Non
     computed = TensorProto.FLOAT if dtype == TensorProto.FLOAT16 else dtype
     data, updates = (cast(context, tensor, computed) for tensor in (data, updates))
     if node.type == "TensorScatterSub":
-        updates = context.make_node("Neg", [updates]).output[0]
+        # Integers without a sign are not negated, but 0 less them, modulo the element type.
+        zero = constant(context, name, 0, tensor_dtype_to_np_dtype(computed))
+        updates = context.make_node("Sub", [zero, updates], dtypes=[computed]).output[0]
     after: list[tuple[str, list[str], dict[str, Any]]] = []
     if (context.get_shape(indices) or [])[1:] != [1]:
         data, places, updates, sizes = _joined(context, name, data, places, updates)
         after.append(("Reshape", [sizes], {}))
     if computed != dtype:
         after.append(("Cast", [], {"to": dtype}))
-    given = [data, _element_places(context, places, updates, name), updates]
+    given = [data, element_places(context, places, updates, name), updates]
     steps = [("ScatterElements", given, {"axis": 0, "reduction": reduction}), *after]
     result: list[str] = []
     for op_type, more, attr in steps[:-1]:
@@ -101,7 +103,7 @@ def _joined(
     return flat[0], joined, flat[1], sizes
 
 
-def _element_places(context: Any, places: str, updates: str, name: str) -> str:
+def element_places(context: Any, places: str, updates: str, name: str) -> str:
     """The row of every element of the updates, from (values, 1) rows of the values."""
     rank = context.get_rank(updates)
     if rank is None:

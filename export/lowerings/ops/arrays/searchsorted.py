@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 from tf2onnx import utils
 
-from keras_blocks.export.lowerings.ops.node_builder import cast, constant
+from keras_blocks.export.lowerings.ops.node_builder import AS_TENSORFLOW, cast, constant
 from keras_blocks.export.lowerings.registry import converts
 
 
@@ -25,7 +25,8 @@ def convert_bucketize(context: Any, node: Any, name: str, args: Any) -> None:
     number = TensorProto.DOUBLE if exact else TensorProto.FLOAT
     numpy_type = utils.map_onnx_to_numpy_type(number)
     before = constant(context, name, boundaries, numpy_type)
-    values = cast(context, given, number)
+    # TensorFlow compares with float boundaries too.
+    values = cast(context, given, number, f"{name}/{AS_TENSORFLOW}")
     context.remove_node(name)
     last = constant(context, name, [-1])
     _count(context, [_apart(context, values, last), before], "right", last, to)

@@ -22,10 +22,12 @@ _COMPARISONS = {
     "Equal": ("Equal", False),
     "NotEqual": ("Equal", True),
 }
-# onnxruntime's Where knows no others on CPU; these are exact in the wider type.
+# onnxruntime's Where does not know them on CPU; they are exact in the other type, and back.
 _WIDER = {
     TensorProto.INT16: TensorProto.INT32,
     TensorProto.UINT16: TensorProto.INT32,
+    TensorProto.UINT32: TensorProto.INT64,
+    TensorProto.UINT64: TensorProto.INT64,
     TensorProto.BOOL: TensorProto.UINT8,
 }
 

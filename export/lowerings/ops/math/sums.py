@@ -71,29 +71,11 @@ def _is_narrow(op: tf.Operation, given: Any) -> bool:
     return op.inputs[0].dtype in _NARROW
 
 
-@rewrites(
-    *("Max", "Min", "Sum", "Prod", "ArgMax", "ArgMin", "Cumsum", "Maximum", "Minimum"),
-    *("Add", "AddV2", "Sub", "Mul", "Neg", "Abs", "Sign", "Square", "FloorDiv", "FloorMod"),
-    when=_is_narrow,
-)
+@rewrites("Add", "AddV2", "Sub", "Mul", "Square", when=_is_narrow)
 def compute_in_int64(op: tf.Operation, *given: tf.Tensor) -> tf.Tensor:
-    """onnxruntime has few kernels of small and unsigned integers: int64 has room for all of them,
-    and what is cast back wraps around as the sums of small ones do."""
-    narrow = op.inputs[0].dtype
-    wide = [tf.cast(x, "int64") if x.dtype == narrow else x for x in given]
-    types = {narrow.as_datatype_enum: tf.int64.as_datatype_enum}
-    (result,) = copy_op(op, wide, types)
+    """onnxruntime adds and multiplies no small and unsigned integers: int64 has room for all of
+    them, and what is cast back wraps around as they do."""
+    narrow = op.inputs[0].dtype.as_datatype_enum
+    wide = [tf.cast(x, "int64") for x in given]
+    (result,) = copy_op(op, wide, {narrow: tf.int64.as_datatype_enum})
     return tf.cast(result, op.outputs[0].dtype)
-
-
-def _is_whole(op: tf.Operation, given: Any) -> bool:
-    return op.inputs[0].dtype.is_integer
-
-
-@rewrites("Mean", when=_is_whole)
-def mean_of_integers(op: tf.Operation, x: tf.Tensor, axes: tf.Tensor) -> tf.Tensor:
-    """The sum by the count, towards zero."""
-    keep = op.get_attr("keep_dims")
-    total = tf.reduce_sum(tf.cast(x, "int64"), axes, keepdims=keep)
-    count = tf.cast(tf.reduce_prod(tf.gather(tf.shape(x), axes)), "int64")
-    return tf.cast(tf.sign(total) * (tf.abs(total) // count), x.dtype)

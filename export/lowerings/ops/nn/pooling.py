@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from onnx import TensorProto
 from tf2onnx.onnx_opset.nn import PoolOp
 
-from keras_blocks.export.lowerings.ops.node_builder import constant
+from keras_blocks.errors import ExportError
+from keras_blocks.export.lowerings.ops.node_builder import cast, constant
+from keras_blocks.export.lowerings.ops.sizes import INTEGERS
 from keras_blocks.export.lowerings.registry import converts
+
+_BITS_OF_FLOAT64 = 53
 
 _OPS = {
     "AvgPool": "AveragePool",
@@ -34,7 +39,27 @@ def convert_pooling(context: Any, node: Any, name: str, args: Any) -> None:
     if axes:
         _trim(context, node, axes, [widths[a] for a in axes], [strides[a] for a in axes])
     node.type = _OPS[pooling]
+    _refuse_or_widen(context, node, context.get_dtype(node.input[0]))
     PoolOp._convert(context, node, tf_op=pooling)
+
+
+def _refuse_or_widen(context: Any, node: Any, dtype: int) -> None:
+    """Integers are compared as float64, which has all those of 32 bits; tf2onnx takes float32."""
+    bits = INTEGERS.get(dtype)
+    if bits is None:
+        return
+    if bits > _BITS_OF_FLOAT64:
+        raise ExportError(
+            f"node '{node.name}' pools integers of 64 bits, and onnxruntime does so with floats, "
+            "which have not all of them. Cast the input to int32 or to floats."
+        )
+    wide, result = cast(context, node.input[0], TensorProto.DOUBLE), node.output[0]
+    context.replace_input(node, node.input[0], wide, 0)
+    shape = context.get_shape(result)
+    context.set_dtype(result, TensorProto.DOUBLE)
+    back = context.insert_new_node_on_output("Cast", result, name=f"{node.name}/whole", to=dtype)
+    context.set_dtype(back.output[0], dtype)
+    context.set_shape(back.output[0], shape)
 
 
 def _trim(

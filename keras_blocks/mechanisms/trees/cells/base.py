@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
+
+from keras_blocks.refusals import KnowsTwins
 
 COMBINATIONS = ("sum", "mean", "max")
 
@@ -33,7 +35,7 @@ class Children(NamedTuple):
         return tf.gather_nd(values, self.owner)
 
 
-class TreeCell(keras.layers.Layer):
+class TreeCell(KnowsTwins, keras.layers.Layer):
     """Base of the cells: the states of nodes from their features and their children's states.
 
     Every child sends its parent a message, its states unless the cell says otherwise. The messages
@@ -74,6 +76,16 @@ class TreeCell(keras.layers.Layer):
         >>> kb.TreeRecursive(MeanCell(4))([features, tf.ragged.constant([[-1, 0, 0]])]).shape
         TensorShape([1, 4])
     """
+
+    twin_arguments: ClassVar = {
+        "hidden_size": "units",
+        "h_size": "units",
+        "num_units": "units",
+        "n_ary": "arity",
+        "num_children": "arity",
+        "max_children": "arity",
+        "num_labels": "edge_labels",
+    }
 
     state_size: int | tuple[int, ...]
     combine: str = "sum"

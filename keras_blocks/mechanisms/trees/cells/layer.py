@@ -7,7 +7,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_blocks.mechanisms.lifting import PACKAGE, Lifting, build_layer, vector_output_shape
+from keras_blocks.copying import unbuilt_copy
+from keras_blocks.mechanisms.lifting import (
+    PACKAGE,
+    Lifting,
+    build_layer,
+    call_on_vectors,
+    vector_output_shape,
+)
 from keras_blocks.mechanisms.trees.cells.base import TreeCell, check_arity, check_combine
 
 
@@ -51,7 +58,7 @@ class LayerCell(Lifting, TreeCell):
     def call(self, inputs: tf.Tensor, children: tf.Tensor) -> tf.Tensor:
         """The vectors of one level."""
         vectors = tf.reshape(children, [-1, self.slots * self.state_size])
-        return self.layer(tf.concat([inputs, vectors], axis=-1))
+        return call_on_vectors(self.layer, tf.concat([inputs, vectors], axis=-1))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
@@ -65,7 +72,7 @@ def _own_width(layer: keras.layers.Layer, features: int, arity: int) -> int:
         probe, taken = layer, _taken_width(layer)
     else:
         # Its input needs the width of its output: ask a copy, whose weights may be wrong.
-        probe, taken = layer.__class__.from_config(layer.get_config()), features + arity
+        probe, taken = unbuilt_copy(layer), features + arity
     shape = vector_output_shape(probe, (None, taken), "TreeRecursive")
     if len(shape) != 2 or shape[-1] is None:
         raise ValueError(

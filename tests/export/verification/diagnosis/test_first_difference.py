@@ -16,8 +16,8 @@ from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity, export_onnx, lowers
 from keras_blocks.export.conversion.layer_probe import Probe
 from keras_blocks.export.conversion.tf2onnx_driver import to_onnx
-from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.verification.diagnosis.graph_difference import GraphWalk, layer_of
+from keras_blocks.export.verification.padding import proven_signature
 
 layers = keras.layers
 

@@ -68,3 +68,30 @@ def test_models_with_a_least_size_are_proven_on_all_values(between, tmp_path):
     samples = "; ".join(check.sample for check in report.checks)
     for values in ("pixels", "floats times 10", "zeros in front", "zeros in between"):
         assert values in samples
+
+
+class BesideItsMask(keras.layers.Layer):
+    """Windows over a sound, and a mask of the very same length."""
+
+    def __init__(self):
+        super().__init__()
+        self.windows = keras.layers.Conv1D(2, 9)
+
+    def build(self, *shapes):
+        self.windows.build((None, None, 1))
+
+    def call(self, sound, mask):
+        kept = keras.ops.cast(mask, "float32")[:, 8:, None]
+        return keras.ops.concatenate([self.windows(sound), kept], axis=-1)
+
+    def compute_output_spec(self, sound, mask):
+        return keras.KerasTensor((None, None, 3))
+
+
+def test_inputs_that_must_be_of_one_length_are_tried_in_one_length(tmp_path):
+    given = [keras.Input((None, 1), name="sound"), keras.Input((None,), name="mask")]
+    model = keras.Model(given, BesideItsMask()(*given))
+    report = export_onnx(model, tmp_path / "m.onnx", verify="fast", verbose=False).parity
+    assert {check.input_shapes["sound"][1] for check in report.checks} == {
+        check.input_shapes["mask"][1] for check in report.checks
+    }

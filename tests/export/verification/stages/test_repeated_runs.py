@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from keras_blocks.contract.sampling.samples import draw_samples
 from keras_blocks.errors import ParityError
 from keras_blocks.export import check_parity, export_onnx
-from keras_blocks.export.signature.padding import proven_signature
 from keras_blocks.export.verification import parity
 from keras_blocks.export.verification.comparisons import VerificationRun
 from keras_blocks.export.verification.effort import USUAL
+from keras_blocks.export.verification.padding import proven_signature
 from keras_blocks.export.verification.stages import order as examination
 from keras_blocks.export.verification.stages import races
 from keras_blocks.export.verification.stages import repeated_runs as repeats

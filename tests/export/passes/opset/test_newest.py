@@ -3,16 +3,12 @@
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import tensorflow as tf
-from onnx import TensorProto, helper
-from onnx_runs import Exported, images, random_weights, sequences
+from onnx_runs import Exported, random_weights
+from opset_models import encoder, graph_of, image_model, masked, run, spectrum
 
-import keras_blocks as kb
 from keras_blocks.errors import ExportError
-from keras_blocks.export.passes.opsets import (
-    DEFAULT_OPSET,
+from keras_blocks.export.passes.opset.newest import (
     LOWEST_OPSET,
     NEWEST_OPSET,
     lift,
@@ -20,35 +16,7 @@ from keras_blocks.export.passes.opsets import (
 
 layers = keras.layers
 # Where files begin to hold other ops, and the ends.
-OPSETS = [LOWEST_OPSET, 17, 18, 20, 23, DEFAULT_OPSET, NEWEST_OPSET]
-
-
-def encoder():
-    x = keras.Input((None, 6), name="x")
-    h = layers.LayerNormalization()(layers.Bidirectional(layers.GRU(3, return_sequences=True))(x))
-    h = h + layers.MultiHeadAttention(2, 3)(h, h)
-    h = layers.Dense(8, activation="gelu")(layers.RMSNormalization()(h))
-    return keras.Model(x, layers.Dense(3, activation="softmax")(h)), sequences(2, 5)
-
-
-def image_model():
-    x = keras.Input((None, None, 4), name="x")
-    h = layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same")(x))
-    h = layers.AveragePooling2D(2)(layers.Activation("swish")(h))
-    h = layers.GroupNormalization(2)(layers.MaxPooling2D(2, padding="same")(h))
-    return keras.Model(x, layers.GlobalAveragePooling2D()(h)), images(2, 9, 8, 4)
-
-
-def spectrum():
-    x = keras.Input((64,), name="x")
-    magnitudes = layers.Lambda(lambda z: tf.abs(tf.signal.rfft(z)))
-    return keras.Model(x, magnitudes(x)), sequences(1, 2, 64)[0]
-
-
-def masked():
-    ids = keras.Input((None,), dtype="int32", name="ids")
-    h = layers.Embedding(9, 6, mask_zero=True)(ids)
-    return keras.Model(ids, kb.LSTM(4)(layers.SimpleRNN(5, return_sequences=True)(h)))
+OPSETS = [LOWEST_OPSET, 17, 18, 20, 23, 26, NEWEST_OPSET]
 
 
 MODELS = {"encoder": encoder, "images": image_model}
@@ -63,7 +31,7 @@ def test_a_file_of_any_opset_gives_the_same(make, opset, tmp_path):
     exported.check(inputs)
 
 
-@pytest.mark.parametrize("opset", [17, 18, DEFAULT_OPSET])
+@pytest.mark.parametrize("opset", [17, 18, 26])
 def test_a_fourier_transform_is_called_as_its_opset_wants(opset, tmp_path):
     model, inputs = spectrum()
     Exported(model, tmp_path / "m.onnx", opset_version=opset).check(inputs)
@@ -74,29 +42,6 @@ def test_loops_and_branches_are_lifted_with_what_is_in_them(opset, tmp_path):
     exported = Exported(random_weights(masked()), tmp_path / "m.onnx", opset_version=opset)
     assert {"If", "Loop"} <= set(exported.ops)
     exported.check(np.array([[1, 0, 3, 4, 0], [0, 2, 5, 9 % 8, 1]], "int32"))
-
-
-def test_the_default_goes_with_its_ir_version(tmp_path):
-    model, _ = encoder()
-    proto = Exported(model, tmp_path / "m.onnx").proto
-    assert proto.opset_import[0].version == DEFAULT_OPSET
-    # The version of the format of the onnx release that brought the opset.
-    released = {row[2]: row[1] for row in helper.VERSION_TABLE}
-    assert proto.ir_version == released[DEFAULT_OPSET]
-
-
-def graph_of(op_type, shapes, opset, rank=1, **attributes):
-    """A model of one node over float tensors of these names and shapes."""
-    inputs = list(shapes)
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)
-    node = helper.make_node(op_type, inputs, ["y"], "n", **attributes)
-    graph = helper.make_graph([node], "g", values, [result])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def run(model, feeds):
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)[0]
 
 
 @pytest.mark.parametrize(("axis", "given"), [(1, {}), (2, {"axis": 2})])

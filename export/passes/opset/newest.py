@@ -1,4 +1,4 @@
-"""The versions of the ONNX operators, and graphs of an older one brought to a newer.
+"""The versions of the ONNX operators: which a file may have, and graphs brought to a newer one.
 
 tf2onnx writes opset 18 at most. What came after changed few operators but for further element
 types: a node means the same if its call does, and two are written anew. `onnx.version_converter`
@@ -7,7 +7,10 @@ is not used: it takes no graph beyond 2 GB, and none with operators newer than i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.metadata import version
 from typing import Any
 
 import onnx
@@ -18,17 +21,20 @@ from onnx.defs import OpSchema, SchemaError
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.onnx_io.graphs import nested_graphs
+from keras_blocks.runtime.releases import loads_in, newest_opset
 
 LOWEST_OPSET = 15
+# Below it normalizations are written out, and no runtime in use today stops there.
+LOWEST_DEFAULT_OPSET = 17
 # The newest that tf2onnx writes.
 NEWEST_DIRECT_OPSET = 18
-# The newest that both onnxruntime 1.32 and 1.31, the one before it, load.
-DEFAULT_OPSET = 26
-# The newest that onnxruntime 1.32 loads, if the installed onnx describes it.
-NEWEST_OPSET = min(28, onnx.defs.onnx_opset_version())
+# The newest that the installed onnxruntime loads and the installed onnx describes.
+NEWEST_OPSET = min(newest_opset(version("onnxruntime")), onnx.defs.onnx_opset_version())
 
 # Of the other domains; the second version of LabelEncoder came with 2.
 _DOMAIN_VERSIONS = {"ai.onnx.ml": 3}
+
+_withheld: ContextVar[set[int] | None] = ContextVar("withheld", default=None)
 
 
 def checked_opset(opset: int) -> int:
@@ -44,30 +50,80 @@ def checked_opset(opset: int) -> int:
     return opset
 
 
-def lift(model: onnx.ModelProto, opset: int) -> None:
-    """Makes a model one of `opset`, with the IR version that goes with it.
+def direct_opset(opset: int) -> int:
+    """The opset that tf2onnx writes for a file that is to have this one.
 
-    Raises:
-        ExportError: an operator means something else there.
+    It is the same for all from 17 on, so that the same graph is brought to each of them.
     """
-    present = next(entry.version for entry in model.opset_import if not entry.domain)
-    domains = set()
-    for graph in nested_graphs(model.graph):
-        for node in graph.node:
-            domains.add(node.domain)
-            if not node.domain:
-                _lift_node(graph, node, present, opset)
+    return opset if opset < LOWEST_DEFAULT_OPSET else NEWEST_DIRECT_OPSET
+
+
+def offers(opset: int, since: int) -> bool:
+    """Whether a file of an opset may hold an op that came with another; if not, it is noted."""
+    noted = _withheld.get()
+    if opset < since and noted is not None:
+        noted.add(since)
+    return opset >= since
+
+
+@contextmanager
+def withheld_ops() -> Iterator[set[int]]:
+    """Gives the opsets of the ops that were asked for within the context and not offered."""
+    noted: set[int] = set()
+    token = _withheld.set(noted)
+    try:
+        yield noted
+    finally:
+        _withheld.reset(token)
+
+
+def set_opset(model: onnx.ModelProto, opset: int) -> None:
+    """Says of a model that its nodes are of an opset, with the IR version that goes with it."""
+    graphs = nested_graphs(model.graph)
+    domains = {node.domain for graph in graphs for node in graph.node} - {"", "ai.onnx"}
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
     model.opset_import.extend(
         onnx.helper.make_opsetid(domain, _DOMAIN_VERSIONS.get(domain, 1))
-        for domain in sorted(domains - {"", "ai.onnx"})
+        for domain in sorted(domains)
     )
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import), True)
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model uses."""
+    return opsets_of(model).get("ai.onnx", 0)
+
+
+def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Domain -> version."""
+    return {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+
+
+def version_facts(model: onnx.ModelProto) -> dict[str, str]:
+    """What the metadata of a file says of its versions."""
+    return {
+        "keras_blocks.opset": str(opset_of(model)),
+        "keras_blocks.loads_in": loads_in(opsets_of(model), model.ir_version),
+    }
+
+
+def lift(model: onnx.ModelProto, opset: int) -> None:
+    """Makes a model one of a later opset, with the IR version that goes with it.
+
+    Raises:
+        ExportError: an operator means something else there.
+    """
+    present = opset_of(model)
+    for graph in nested_graphs(model.graph):
+        for node in graph.node:
+            if not node.domain:
+                _lift_node(graph, node, present, opset)
+    set_opset(model, opset)
+
+
 def _lift_node(graph: onnx.GraphProto, node: onnx.NodeProto, present: int, opset: int) -> None:
-    old, new = _schema(node.op_type, present), _schema(node.op_type, opset)
+    old, new = schema_of(node.op_type, present), schema_of(node.op_type, opset)
     if old is None or new is None or old.since_version == new.since_version:
         return
     since, rewrite = _REWRITES.get(node.op_type, (0, None))
@@ -80,7 +136,8 @@ def _lift_node(graph: onnx.GraphProto, node: onnx.NodeProto, present: int, opset
         )
 
 
-def _schema(op_type: str, opset: int) -> OpSchema | None:
+def schema_of(op_type: str, opset: int) -> OpSchema | None:
+    """How an opset calls one of ONNX's own operators; None if it has no such operator."""
     try:
         return onnx.defs.get_schema(op_type, opset)
     except SchemaError:
@@ -106,7 +163,7 @@ def _same_call(old: OpSchema, new: OpSchema) -> bool:
 
 def _dft(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     """The axis became an input."""
-    axis = _taken(node, "axis", 1)
+    axis = taken(node, "axis", 1)
     name = f"{node.name or node.output[0]}/axis"
     graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [], [axis]))
     node.input.extend([""] * (2 - len(node.input)))
@@ -115,12 +172,12 @@ def _dft(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
 
 def _grid_sample(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     """Two modes have other names."""
-    mode = _taken(node, "mode", b"bilinear")
+    mode = taken(node, "mode", b"bilinear")
     names = {b"bilinear": b"linear", b"bicubic": b"cubic"}
     node.attribute.append(onnx.helper.make_attribute("mode", names.get(mode, mode)))
 
 
-def _taken(node: onnx.NodeProto, name: str, default: Any) -> Any:
+def taken(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of an attribute, which is taken off the node."""
     for index, attribute in enumerate(node.attribute):
         if attribute.name == name:

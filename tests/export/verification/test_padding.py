@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_blocks.export import export_onnx
-from keras_blocks.export.signature.padding import proven_signature
+from keras_blocks.export.verification.padding import proven_signature
 from keras_blocks.serving.inference.batch_check import checked_batch_plan
 from keras_blocks.serving.model import Model
 

@@ -18,6 +18,7 @@ from keras_blocks.contract.sampling.plans import dense
 from keras_blocks.contract.sampling.samples import draw_samples
 from keras_blocks.export.results.comparison import TOLERANCES, compare, compute_dtype
 from keras_blocks.export.signature.signature import Signature, signature_of
+from keras_blocks.export.verification.accepted_values import with_accepted_ranges
 
 _TIME_AXIS = 1
 _MORE = 3  # steps
@@ -32,7 +33,7 @@ def proven_signature(model: keras.Model, input_signature: Any = None) -> Signatu
 
     What layers mask of an input is a candidate, and a mask that is an input itself, of booleans.
     """
-    signature = signature_of(model, input_signature)
+    signature = with_accepted_ranges(model, signature_of(model, input_signature))
     contract = _candidates(signature.contract)
     if all(spec.padding is None for spec in contract.inputs):
         return replace(signature, contract=contract)

@@ -1,0 +1,1 @@
+"""The opset of a file: as new as gives the best graph, as old as that graph allows."""

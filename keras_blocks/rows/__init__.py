@@ -1,0 +1,1 @@
+"""What is computed over ragged rows: groups of like length, reductions."""
