@@ -40,6 +40,7 @@ def export_onnx(
     opset_version: int | None = None,
     input_signature: Any = None,
     external_data: bool = False,
+    signature_key: str | None = None,
     verify: Verify = True,
     time_budget: float | None = None,
     verbose: bool | None = None,
@@ -68,6 +69,8 @@ def export_onnx(
             was imported, is exported with all arguments of its last call. A list with a
             `keras.InputSpec`, `tf.TensorSpec` or `tf.RaggedTensorSpec` (or a nest of them) for
             each positional argument.
+        signature_key: str, which of the signatures of a SavedModel; None takes `serving_default`,
+            or the only one.
         external_data: bool, whether the weights go into a file of their own, `filepath` and
             `.data`, which must stay beside it. Those beyond 2 GB always do.
         verify: True or "usual", "fast" or "thorough" for less or more of the proof (see `levels`).
@@ -98,7 +101,7 @@ def export_onnx(
         level_of(verify), Budget(time_budget)  # before the work, so that an error costs none
     target = Path(filepath)
     with folders_for(target):
-        model = as_model(model)
+        model = as_model(model, signature_key)
         apart: Apart = {}
         with shown("converting", verbose):
             signature = proven_signature(model, input_signature)

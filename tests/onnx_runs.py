@@ -72,6 +72,27 @@ def flat(tensors: Any) -> list[np.ndarray]:
     return parts
 
 
+class Function(keras.layers.Layer):
+    """A layer that computes a function of its inputs."""
+
+    def __init__(self, function: Any):
+        super().__init__(name="y")
+        self.function = function
+
+    def call(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+
+def function_model(
+    function: Any, *shapes: tuple[int | None, ...], dtypes: tuple[str, ...] = ()
+) -> keras.Model:
+    """A model of a function of inputs of these shapes, without the batch."""
+    types = dtypes or ("float32",) * len(shapes)
+    pairs = enumerate(zip(shapes, types, strict=True))
+    inputs = [keras.Input(shape, dtype=dtype, name=f"x{i}") for i, (shape, dtype) in pairs]
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], Function(function)(*inputs))
+
+
 def random_weights(model: keras.Model, seed: int = 0) -> keras.Model:
     """Biases are zero in a new model, and would hide a mistake; so would the NaN of a variance
     below zero."""

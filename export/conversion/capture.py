@@ -12,9 +12,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.framework import convert_to_constants
 
 from keras_blocks.errors import ExportError
+from keras_blocks.export.conversion.retracing import Retracing
 from keras_blocks.export.lowerings import lowered_call
 from keras_blocks.export.onnx_io.external_data import Apart
 from keras_blocks.export.passes.opset.newest import NEWEST_OPSET
@@ -109,17 +110,40 @@ def capture(
     outputs = [tensor.name for tensor in concrete.outputs]
     values = (in_file_dtype(tf.convert_to_tensor(weight)).numpy() for weight in apart)
     large = dict(zip(inputs[given:], values, strict=True))
-    graph_def = _freeze(concrete)
+    graph_def = freeze(concrete)
     if computes_in(model, "bfloat16"):
         widen(graph_def)
     _refuse_element_types(graph_def)
-    return Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete))
+    captured = Captured(graph_def, inputs[:given], outputs, nodes, large, _tables(concrete))
+    return _rewrite(captured, opset)
 
 
-def _freeze(concrete: Any) -> Any:
+def _rewrite(captured: Captured, opset: int) -> Captured:
+    """The graph with rewrites in place of operations that have no ONNX form; itself if it has
+    none of them."""
+    names = [*captured.inputs, *captured.apart]
+    graph = Retracing(captured.graph_def, names, captured.outputs, captured.tables)
+    if not graph.needed:
+        return captured
+    with stand_ins(opset) as nodes:
+        concrete = trace(graph.run, graph.specs)
+    inputs = [tensor.name for tensor in concrete.inputs[: len(names)]]
+    given = len(captured.inputs)
+    return Captured(
+        freeze(concrete),
+        inputs[:given],
+        [tensor.name for tensor in concrete.outputs],
+        captured.nodes | nodes,
+        dict(zip(inputs[given:], captured.apart.values(), strict=True)),
+        _tables(concrete),
+    )
+
+
+def freeze(concrete: Any) -> Any:
+    """The graph of a concrete function, with every weight a constant."""
     try:
-        with _silent_about_tables():
-            frozen = convert_variables_to_constants_v2(
+        with _silent_about_tables(), _cases_as_they_are():
+            frozen = convert_to_constants.convert_variables_to_constants_v2(
                 concrete, lower_control_flow=False, aggressive_inlining=True
             )
     except Exception as error:
@@ -129,6 +153,17 @@ def _freeze(concrete: Any) -> Any:
     _freeze_captured(graph_def, concrete)
     _allow_inlining(graph_def)
     return graph_def
+
+
+@contextmanager
+def _cases_as_they_are() -> Iterator[None]:
+    """Keeps TensorFlow from lowering `Case`: of loops and branches it is told to lower none."""
+    before = convert_to_constants._CONTROL_FLOW_OPS
+    convert_to_constants._CONTROL_FLOW_OPS = before | {"Case", "StatelessCase"}
+    try:
+        yield
+    finally:
+        convert_to_constants._CONTROL_FLOW_OPS = before
 
 
 @contextmanager

@@ -3,9 +3,25 @@
 import importlib
 import pkgutil
 
-from keras_blocks.export.lowerings.registry import converters, converts, lowered_call, lowers
+from keras_blocks.export.lowerings.registry import (
+    converters,
+    converts,
+    exact_form_of,
+    lowered_call,
+    lowers,
+    rewrite_of,
+    rewrites,
+)
 
-__all__ = ["converters", "converts", "lowered_call", "lowers"]
+__all__ = [
+    "converters",
+    "converts",
+    "exact_form_of",
+    "lowered_call",
+    "lowers",
+    "rewrite_of",
+    "rewrites",
+]
 
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
     importlib.import_module(_module.name)

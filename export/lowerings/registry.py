@@ -14,26 +14,40 @@ operations that convert, and in `onnx_node`:
 
 A lowering is for one class exactly: a subclass may compute something else, and needs its own.
 
+A rewrite puts other TensorFlow operations in place of one that has no ONNX form, before the graph
+is converted: a function from the operation and its inputs to its outputs. It is the plainest of
+the three, for it can be tried without ONNX:
+
+    @rewrites("MulNoNan")
+    def rewrite_mul_no_nan(op, x, y):
+        return tf.where(tf.equal(y, 0), tf.zeros((), x.dtype), x * y)
+
 A converter replaces tf2onnx's own for one TensorFlow op: a function `(context, node, name, args)`
 that rewrites the node in tf2onnx's graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import keras
+import tensorflow as tf
 
 from keras_blocks.export.tracing.call_overrides import Call, first_in_place
 
 Lowering = Callable[[keras.layers.Layer], Call | None]
 Converter = Callable[[Any, Any, str, Any], None]
+Rewrite = Callable[..., Any]
+Condition = Callable[[tf.Operation, Sequence[Any]], bool]
 AnyLowering = TypeVar("AnyLowering", bound=Callable)
 AnyConverter = TypeVar("AnyConverter", bound=Callable)
+AnyRewrite = TypeVar("AnyRewrite", bound=Callable)
 
 _lowerings: dict[type[keras.layers.Layer], Lowering] = {}
 _converters: dict[str, Converter] = {}
+_exact_forms: dict[str, Rewrite] = {}
+_rewrites: dict[str, list[tuple[Rewrite, Condition]]] = {}
 
 
 def lowers(*layer_classes: type[keras.layers.Layer]) -> Callable[[AnyLowering], AnyLowering]:
@@ -110,3 +124,57 @@ def converts(*op_types: str) -> Callable[[AnyConverter], AnyConverter]:
 def converters() -> dict[str, Converter]:
     """The converters by TensorFlow op."""
     return dict(_converters)
+
+
+def _always(op: tf.Operation, given: Sequence[Any]) -> bool:
+    return True
+
+
+def rewrites(*op_types: str, when: Condition = _always) -> Callable[[AnyRewrite], AnyRewrite]:
+    """Registers the decorated function as the rewrite of these TensorFlow ops.
+
+    Args:
+        *op_types: str, the ops.
+        when: says of an operation and what it takes whether the rewrite is for it. What it takes
+            is empty where only the graph is looked at.
+    """
+
+    def register(rewrite: AnyRewrite) -> AnyRewrite:
+        for op_type in op_types:
+            _rewrites.setdefault(op_type, []).append((rewrite, when))
+        return rewrite
+
+    return register
+
+
+def rewrite_of(op: tf.Operation, given: Sequence[Any]) -> Rewrite | None:
+    """The rewrite for an operation that takes these values, or None: it stays as it is."""
+    for rewrite, is_for in _rewrites.get(op.type, ()):
+        if is_for(op, given):
+            return rewrite
+    return None
+
+
+def rewrite_of_reals(op: tf.Operation) -> Rewrite | None:
+    """The rewrite for whatever the operation takes, and so for the parts of complex numbers."""
+    found = (rewrite for rewrite, is_for in _rewrites.get(op.type, ()) if is_for is _always)
+    return next(found, None)
+
+
+def exact_form(*op_types: str) -> Callable[[AnyRewrite], AnyRewrite]:
+    """Registers the decorated function for ops that TensorFlow computes in float32 only.
+
+    It stands for them where a graph is computed in float64, to see who rounds (see
+    `verification.exact_values`).
+    """
+
+    def register(rewrite: AnyRewrite) -> AnyRewrite:
+        _exact_forms.update(dict.fromkeys(op_types, rewrite))
+        return rewrite
+
+    return register
+
+
+def exact_form_of(op: tf.Operation) -> Rewrite | None:
+    """What computes an operation in float64, or None: TensorFlow itself may."""
+    return _exact_forms.get(op.type)

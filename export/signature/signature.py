@@ -296,15 +296,26 @@ def _input_spec(symbol: InputSpec, ranges: dict[str, dict[str, Any]]) -> TensorS
 
 def _output_specs(model: keras.Model, traced: Any, taken: list[str]) -> tuple[TensorSpec, ...]:
     outputs = traced.structured_outputs
+    leaves = _leaves(outputs)
     names = unique_names(output_names(model, outputs), taken)
-    return tuple(
-        _output_spec(name, leaf) for name, leaf in zip(names, _leaves(outputs), strict=True)
-    )
+    return tuple(map(_output_spec, names, leaves, _declared_shapes(model, len(leaves))))
 
 
-def _output_spec(name: str, leaf: Any) -> TensorSpec:
-    if leaf.shape.rank is None:
-        raise ExportError(f"output '{name}' has no known rank")
+def _declared_shapes(model: keras.Model, count: int) -> list[tuple[int | None, ...] | None]:
+    """The shapes of the outputs as a functional model declares them; None where it does not."""
+    declared = keras.tree.flatten(getattr(model, "outputs", None) or [])
+    if len(declared) != count:
+        return [None] * count
+    return [tuple(tensor.shape) for tensor in declared]
+
+
+def _output_spec(name: str, leaf: Any, declared: tuple[int | None, ...] | None) -> TensorSpec:
+    known = declared if leaf.shape.rank is None else tuple(leaf.shape)
+    if known is None:
+        raise ExportError(
+            f"output '{name}' has no known rank. Say it in the model: "
+            "tf.ensure_shape(y, [None, 4]), with the sizes that are known."
+        )
     ragged = isinstance(leaf, tf.RaggedTensor | tf.RaggedTensorSpec)
-    shape = named_dims(name, tuple(leaf.shape), ragged)
+    shape = named_dims(name, known, ragged)
     return TensorSpec(name, file_dtype(leaf.dtype.name), shape, ragged)

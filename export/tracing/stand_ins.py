@@ -99,6 +99,18 @@ def onnx_node(
     return [tf.ensure_shape(y, spec.shape) for y, spec in zip(results, outputs, strict=True)]
 
 
+def as_written(op_type: str, *inputs: tf.Tensor) -> tf.Tensor:
+    """A node of broadcast arithmetic that no optimizer puts into another order.
+
+    TensorFlow's makes x * (1 / c) of x / c, and moves constants through sums: another rounding,
+    which may be another pixel.
+    """
+    shape = inputs[0].shape
+    for x in inputs[1:]:
+        shape = tf.broadcast_static_shape(shape, x.shape)
+    return onnx_node(op_type, inputs, [tf.TensorSpec(shape, inputs[0].dtype)])[0]
+
+
 def stand_in_handler(table: Mapping[str, OnnxNode]) -> Any:
     """The tf2onnx handler that replaces the stand-ins of this table."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -42,6 +44,10 @@ class KerasRunner:
         """
         flat = [feed[name] for name in self.names]
         self._refuse_short(feed)
+        with _kept_weights(self.model):
+            return self._run(flat, eager)
+
+    def _run(self, flat: list[np.ndarray], eager: bool) -> list[np.ndarray]:
         try:
             if self._traced is not None and not eager:
                 try:
@@ -93,6 +99,23 @@ class KerasRunner:
 
     def _call(self, *flat: Any) -> list[Any]:
         return self.signature.unpack(self.signature.apply(self.model, flat))
+
+
+@contextmanager
+def _kept_weights(model: keras.Model) -> Iterator[None]:
+    """Puts back what a call changes, such as a counter: every run of the file starts from there.
+
+    What random numbers are drawn from goes on: they must be seen to change.
+    """
+    weights = [weight for weight in model.non_trainable_weights if weight.shape is not None]
+    before = [weight.value for weight in weights]
+    kept = [value.numpy() if hasattr(value, "numpy") else None for value in before]
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, kept, strict=True):
+            if value is not None and not np.array_equal(weight.numpy(), value, equal_nan=True):
+                weight.assign(value)
 
 
 def mismatched_signature(contract: Contract, onnx: OnnxRunner) -> str | None:

@@ -32,6 +32,7 @@ def check_parity(
     *,
     inputs: Any = None,
     input_signature: Any = None,
+    signature_key: str | None = None,
     verify: Verify = True,
     time_budget: float | None = None,
     rtol: float | None = None,
@@ -52,6 +53,7 @@ def check_parity(
         inputs: the model's argument, or a dict of the file's flat inputs by name; None draws
             samples from the model's contract.
         input_signature: for a model that does not say what it takes; see `export_onnx`.
+        signature_key: str, which of the signatures of a SavedModel; see `export_onnx`.
         verify: "fast", "usual" (or True) or "thorough": how much is tried (see `levels`).
         time_budget: float, seconds after which nothing more is begun; the report names what was
             left out. None takes as long as it takes.
@@ -78,7 +80,7 @@ def check_parity(
     """
     if not Path(filepath).is_file():
         raise FileNotFoundError(f"There is no ONNX file at filepath={str(filepath)!r}.")
-    model = as_model(model)
+    model = as_model(model, signature_key)
     signature = proven_signature(model, input_signature)
     given = None if inputs is None else [sample_of(signature, inputs)]
     return verify_file(

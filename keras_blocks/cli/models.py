@@ -41,6 +41,12 @@ _BUDGET = click.option(
     metavar="SECONDS",
     help="Begin nothing more of the proof after this.",
 )
+_SIGNATURE = click.option(
+    "--signature",
+    "signature_key",
+    metavar="NAME",
+    help="Which signature of a SavedModel; by default that for serving, or the only one.",
+)
 
 
 @click.command()
@@ -51,6 +57,7 @@ _BUDGET = click.option(
 @click.option("--external-data", is_flag=True, help="Write the weights beside the file.")
 @_LEVEL
 @_BUDGET
+@_SIGNATURE
 @imported_code
 @report_file
 @as_json
@@ -62,6 +69,7 @@ def export(
     external_data: bool,
     proof: Verify,
     time_budget: float | None,
+    signature_key: str | None,
     code: tuple[str, ...],
     report: Path | None,
     as_json: bool,
@@ -77,7 +85,7 @@ def export(
     keras-blocks export trees.keras -o trees.onnx --json | jq .parity.max_error
     keras-blocks export own.keras -o own.onnx --import my_layers.py
     """
-    keras_model = _load_keras(model, code, quiet=as_json)
+    keras_model = _load_keras(model, signature_key, code, quiet=as_json)
     from keras_blocks.export import export_onnx
 
     with usage_errors():
@@ -100,6 +108,7 @@ def export(
 @_BUDGET
 @click.option("--rtol", type=click.FloatRange(0), help="Allowed error, by the largest magnitude.")
 @click.option("--atol", type=click.FloatRange(0), help="Allowed absolute error.")
+@_SIGNATURE
 @inputs_file
 @imported_code
 @report_file
@@ -111,6 +120,7 @@ def check(
     time_budget: float | None,
     rtol: float | None,
     atol: float | None,
+    signature_key: str | None,
     inputs: Path | None,
     code: tuple[str, ...],
     report: Path | None,
@@ -125,7 +135,7 @@ def check(
     keras-blocks check trees.keras trees.onnx --proof fast --time-budget 10
     keras-blocks check trees.keras trees.int8.onnx --rtol 0.05
     """
-    keras_model = _load_keras(model, code, quiet=as_json)
+    keras_model = _load_keras(model, signature_key, code, quiet=as_json)
     from keras_blocks.contract.array_files import read_arrays
     from keras_blocks.export import check_parity
 
@@ -145,7 +155,7 @@ def check(
         sys.exit(FAILED)
 
 
-def _load_keras(path: Path, code: tuple[str, ...], quiet: bool) -> Any:
+def _load_keras(path: Path, signature: str | None, code: tuple[str, ...], quiet: bool) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _tell_phase("Loading TensorFlow", quiet)
     try:
@@ -158,7 +168,7 @@ def _load_keras(path: Path, code: tuple[str, ...], quiet: bool) -> Any:
     import_code(code)
     _tell_phase(f"Loading {path}", quiet)
     try:
-        return as_model(path)
+        return as_model(path, signature)
     except ExportError as error:
         raise UnreadableError(str(error)) from error
 

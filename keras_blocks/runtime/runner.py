@@ -54,7 +54,7 @@ class OnnxRunner:
         names = [node.name for node in self.session.get_inputs()]
         asked = [node.name for node in self.session.get_outputs()] if outputs is None else outputs
         try:
-            values = self.session.run(list(asked), {name: feed[name] for name in names})
+            values = self.session.run(list(asked), {name: np.asarray(feed[name]) for name in names})
         except Exception as error:
             raise SampleRejectedError(first_line(error)) from error
         return dict(zip(asked, values, strict=True))

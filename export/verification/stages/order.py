@@ -27,6 +27,7 @@ from keras_blocks.export.verification.diagnosis.first_difference import find_fir
 from keras_blocks.export.verification.diagnosis.layer_errors import OpenModel
 from keras_blocks.export.verification.effort import Level
 from keras_blocks.export.verification.stages.data_sizes import run_data_sizes
+from keras_blocks.export.verification.stages.declared_shapes import note_undeclared_shapes
 from keras_blocks.export.verification.stages.integer_edges import run_integer_edges
 from keras_blocks.export.verification.stages.not_numbers import run_not_numbers
 from keras_blocks.export.verification.stages.races import find_racing_node, race_on, run_scatters
@@ -100,6 +101,7 @@ class Verification:
         else:
             self._never_finite()
             note_lost_outputs(self.proof)
+            note_undeclared_shapes(self.proof)
         for node, what in training_traces(self._file):
             self.proof.notes.append(f"Node '{node.name}' ({node.op_type}) {what}.")
 

@@ -108,7 +108,7 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path):
     with pytest.raises(ExportError, match="cannot be loaded as a SavedModel"):
         export_onnx(tmp_path / "empty", target)
     tf.saved_model.save(tf.Module(), str(tmp_path / "bare"))
-    with pytest.raises(ExportError, match=r"no signature 'serving_default'.*it has none"):
+    with pytest.raises(ExportError, match="has no signature, which says what it takes"):
         export_onnx(tmp_path / "bare", target)
     assert not target.exists()
 
@@ -125,3 +125,38 @@ def test_a_model_that_was_never_called_is_exported(tmp_path):
     result = export_onnx(Doubled(), tmp_path / "m.onnx", input_signature=signature, verify="fast")
     assert result.parity.ok
     np.testing.assert_equal(len(result.contract.inputs), 1)
+
+
+class TwoWays(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+    def double(self, x):
+        return {"y": 2 * x}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+    def halve(self, x):
+        return {"y": x / 2}
+
+
+def test_a_signature_is_chosen_by_name(tmp_path):
+    module, folder, file = TwoWays(), tmp_path / "saved", tmp_path / "m.onnx"
+    signatures = {"double": module.double, "halve": module.halve}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    with pytest.raises(ExportError, match=r"signatures \['double', 'halve'\]. Choose one"):
+        export_onnx(folder, file)
+    with pytest.raises(ExportError, match=r"no signature 'other'; it has \['double', 'halve'\]"):
+        export_onnx(folder, file, signature_key="other")
+    assert export_onnx(folder, file, signature_key="halve", verify="fast").parity.ok
+    assert check_parity(folder, file, signature_key="halve", verify="fast").ok
+    assert not check_parity(folder, file, signature_key="double", verify="fast").ok
+
+
+def test_a_signature_is_for_a_folder(tmp_path):
+    with pytest.raises(ValueError, match="is for the path of a SavedModel"):
+        export_onnx(functional(), tmp_path / "m.onnx", signature_key="serving_default")
+
+
+def test_a_file_with_python_code_says_how_to_load_it(tmp_path):
+    x = keras.Input((4,))
+    keras.Model(x, layers.Lambda(lambda t: 2 * t)(x)).save(tmp_path / "m.keras")
+    with pytest.raises(ExportError, match=r"Lambda.*safe_mode=False"):
+        export_onnx(tmp_path / "m.keras", tmp_path / "m.onnx")

@@ -48,3 +48,19 @@ def test_what_is_shorter_than_the_windows_inside_never_reaches_tensorflow():
     assert side.run({"x": np.ones((1, 5, 6, 3), "float32")})[0].shape == (1, 1, 1, 2)
     with pytest.raises(SampleRejectedError, match="axis 1 of 'x' must be 5 at least"):
         side.run({"x": np.ones((1, 4, 6, 3), "float32")})
+
+
+def test_a_counter_in_a_layer_is_no_random_draw(tmp_path):
+    class Counted(keras.layers.Layer):
+        def build(self, shape):
+            self.calls = self.add_weight(initializer="zeros", trainable=False, name="calls")
+
+        def call(self, x):
+            self.calls.assign_add(1.0)
+            return x + self.calls
+
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, Counted()(x))
+    before = model.weights[0].numpy()
+    assert export_onnx(model, tmp_path / "m.onnx", verify="fast", verbose=False).parity.ok
+    assert model.weights[0].numpy() == before
