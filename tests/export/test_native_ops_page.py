@@ -7,7 +7,8 @@ from onnx import helper
 
 from keras_blocks.export.lowerings import registry
 from keras_blocks.export.lowerings.layers import norms
-from keras_blocks.export.passes import gelu, opsets
+from keras_blocks.export.passes import gelu
+from keras_blocks.export.passes.opset import newest as opsets
 from keras_blocks.runtime.releases import loads_in
 
 PAGE = (Path(__file__).parents[2] / "docs" / "native_ops.md").read_text()
