@@ -26,8 +26,11 @@ def refuse_rounded_integers(converted: Any, graph_def: Any) -> None:
         converted: the graph that tf2onnx made, before its optimizers.
         graph_def: the TensorFlow graph that it made it of, whose own casts are the model's.
     """
-    functions = (node for function in graph_def.library.function for node in function.node_def)
-    own = {node.name for node in (*graph_def.node, *functions)}
+    own = {node.name for node in graph_def.node}
+    for function in graph_def.library.function:
+        names = {node.name for node in function.node_def}
+        # Within a branch or a loop tf2onnx puts the name of the function before.
+        own |= names | {f"{function.signature.name}_{name}" for name in names}
     for graph in _graphs(converted):
         for node in graph.get_nodes():
             if node.name in own or not _rounds(graph, node):
