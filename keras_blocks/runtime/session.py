@@ -16,7 +16,7 @@ from keras_blocks.contract import FlatTensor
 from keras_blocks.contract.dtypes import ANY_SHAPE, BFLOAT16, FROM_ONNXRUNTIME
 from keras_blocks.errors import ModelLoadError, RunError
 from keras_blocks.runtime.cores import available_cores
-from keras_blocks.runtime.weights import give_weights
+from keras_blocks.runtime.weights import given_weights
 
 # "/src/reshape.h:47 onnxruntime::Reshape(const TensorShape&) input cannot be ..." : the source
 # line and the C++ signature tell a client nothing.
@@ -53,9 +53,8 @@ class Session:
         if not Path(path).is_file():
             raise ModelLoadError("there is no such file")
         options = _options(threads, arena)
-        # Kept: the graph may read where they lie.
-        self._weights = give_weights(options, Path(path), links)
-        self._session = _load(Path(path), options)
+        with given_weights(options, Path(path), links) as self._weights:
+            self._session = _load(Path(path), options)
         self._options, self._large = _run_options(), _run_options()
         # What a large run took is given back; a small one finds its memory where the last left it.
         if arena:

@@ -41,13 +41,20 @@ class OutsideWeight:
     dims: list[int] = field(default_factory=list)
 
 
-def give_weights(
+@contextlib.contextmanager
+def given_weights(
     options: onnxruntime.SessionOptions, path: Path, links: bool = True
-) -> list[onnxruntime.OrtValue]:
+) -> Iterator[list[onnxruntime.OrtValue]]:
     """Reads the files of weights, which onnxruntime would map into memory: whoever writes over them
     while the model is served would change its answers, and end the process where they get shorter.
 
-    Gives what has to live as long as the session.
+    The session is made within the context, where what was read is still there; it takes copies.
+    Gives what has to live as long as the session all the same.
+
+    Args:
+        options: of the session, which learn of the weights.
+        path: the ONNX file.
+        links: whether weights may be links out of its folder.
     """
     weights = list(outside_weights(path))
     files = {_place(path, name): name for name in data_files(path, links)}
@@ -57,18 +64,16 @@ def give_weights(
                 f"its weights are in the data file '{weight.location}', which is not beside it"
             )
     data = {file: _read(file, name) for file, name in files.items()}
-    if not data:
-        return []
-    if hasattr(options, "add_external_initializers_from_files_in_memory"):
+    values: list[onnxruntime.OrtValue] = []
+    if data and hasattr(options, "add_external_initializers_from_files_in_memory"):
         arrays = list(data.values())
         options.add_external_initializers_from_files_in_memory(
             list(files.values()), arrays, [array.size for array in arrays]
         )
-        return []
-    # Before onnxruntime 1.24.
-    values = [_value(weight, data[_place(path, weight.location)]) for weight in weights]
-    options.add_external_initializers([weight.name for weight in weights], values)
-    return values
+    elif data:  # before onnxruntime 1.24
+        values = [_value(weight, data[_place(path, weight.location)]) for weight in weights]
+        options.add_external_initializers([weight.name for weight in weights], values)
+    yield values
 
 
 def outside_weights(path: Path) -> Iterator[OutsideWeight]:

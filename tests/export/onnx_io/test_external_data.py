@@ -122,7 +122,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting, "prove", interrupted)
+    monkeypatch.setattr(exporting, "verify_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_onnx(model_of(), tmp_path / "m.onnx", external_data=True)
     assert not names_in(tmp_path)

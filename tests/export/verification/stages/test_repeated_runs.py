@@ -67,8 +67,8 @@ def test_a_file_that_is_not_steady_is_told_as_such(tmp_path, monkeypatch):
     x = keras.Input((4,), name="x")
     model = keras.Model(x, keras.layers.Dense(3, name="y")(x))
     export_onnx(model, tmp_path / "model.onnx", verify=False)
-    monkeypatch.setattr(parity, "OnnxSide", Forgetful)
-    monkeypatch.setattr(Forgetful, "right", 8)
+    monkeypatch.setattr(parity, "OnnxRunner", Forgetful)
+    monkeypatch.setattr(Forgetful, "right", 13)
     with pytest.raises(ParityError, match="memory that it never wrote"):
         check_parity(model, tmp_path / "model.onnx").raise_if_wrong()
 
@@ -150,8 +150,8 @@ class Racing(OnnxRunner):
 def test_a_race_that_shows_is_caught_and_its_operation_is_named(tmp_path, monkeypatch):
     # When threads meet is chance, and on a busy machine rare.
     monkeypatch.setattr(examination, "run_scatters", lambda *_: None)
-    monkeypatch.setattr(repeats, "OnnxSide", Racing)
-    monkeypatch.setattr(races, "OnnxSide", Racing)
+    monkeypatch.setattr(repeats, "OnnxRunner", Racing)
+    monkeypatch.setattr(races, "OnnxRunner", Racing)
     model, path = racing_model(tmp_path)
     report = check_parity(model, path, inputs=some_values(), verify="thorough")
     assert not report.ok
