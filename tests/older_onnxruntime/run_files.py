@@ -19,12 +19,17 @@ import numpy as np
 import onnxruntime
 
 
+# Loaded by older releases, which end runs of rows of several lengths with an error (a Where within a
+# branch), and give no other numbers. Seen at 1.17, 1.20 and 1.24; right at 1.32.
+ENDS_BEFORE = {"attention_ragged": (1, 32), "attention_ragged_to_another": (1, 32)}
+
+
 def main(folder: Path) -> int:
     """How many files are not as they say."""
     onnxruntime.set_default_logger_severity(4)  # what is refused is told below
     files = json.loads((folder / "files.json").read_text())
     release = [int(number) for number in onnxruntime.__version__.split(".")[:2]]
-    ran, refused, faults = 0, 0, []
+    ran, refused, ended, faults = 0, 0, 0, []
     for name, (since, tolerance) in sorted(files.items()):
         try:
             session = onnxruntime.InferenceSession(
@@ -39,12 +44,16 @@ def main(folder: Path) -> int:
         if release < since:
             faults.append(f"{name}: loads, and says it does since {since} only")
         ran += 1
-        faults += [f"{name}: {fault}" for fault in differences(session, folder, name, tolerance)]
+        found = differences(session, folder, name, tolerance)
+        if tuple(release) < ENDS_BEFORE.get(name, (0, 0)):
+            ended += bool(found)
+            found = [fault for fault in found if "Where" not in fault]
+        faults += [f"{name}: {fault}" for fault in found]
     print(
         f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}: {ran} files run, "
-        f"{refused} refused as they say, {len(faults)} faults"
+        f"{refused} refused as they say, {ended} ended by an error as known, {len(faults)} faults"
     )
-    print(*faults, sep="\n", end="")
+    print(*faults, sep="\n", end="\n" if faults else "")
     return len(faults)
 
 

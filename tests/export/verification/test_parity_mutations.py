@@ -105,6 +105,9 @@ def mean_instead(graph: onnx.GraphProto) -> None:
     node = node_of(graph, "ReduceSum")
     (axes,) = (tensor for tensor in graph.initializer if tensor.name == node.input[1])
     node.op_type = "ReduceMean"  # its axes are an attribute in the opset of the file
+    keep = [attribute for attribute in node.attribute if attribute.name == "keepdims"]
+    del node.attribute[:]
+    node.attribute.extend(keep)
     node.attribute.append(helper.make_attribute("axes", numpy_helper.to_array(axes).tolist()))
     del node.input[1]
 

@@ -119,7 +119,7 @@ def test_features_must_be_floats_of_the_width_that_was_built():
     layer([FEATURES, PARENTS])
     with pytest.raises(ValueError, match=r"vectors of floats.*Embedding"):
         layer([FEATURES.with_values(tf.ones([13, 3], tf.int32)), PARENTS])
-    with pytest.raises(ValueError, match=r"width 3\. Received: features of width 5"):
+    with pytest.raises(ValueError, match=r"is built for inputs with 3 features"):
         kb.TreeRecursive(layer.cell)([FEATURES.with_values(tf.ones([13, 5])), PARENTS])
 
 
