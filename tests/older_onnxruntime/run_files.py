@@ -18,8 +18,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is 
 import numpy as np
 import onnxruntime
 
-
-# Loaded by older releases, which end runs of rows of several lengths with an error (a Where within a
+# Loaded by older releases, which end runs of rows of several lengths with an error (a Where in a
 # branch), and give no other numbers. Seen at 1.17, 1.20 and 1.24; right at 1.32.
 ENDS_BEFORE = {"attention_ragged": (1, 32), "attention_ragged_to_another": (1, 32)}
 
