@@ -15,7 +15,7 @@ CORE_TESTS := tests/test_every_block.py tests/export/test_pipeline.py \
 	tests/serving/test_model.py tests/runtime/test_graph_facts.py tests/serving/rest/test_endpoints.py \
 	tests/serving/grpc/test_servicer.py tests/serving/inference/test_batch_plan.py tests/contract/test_tree_validation.py
 
-.PHONY: help setup demo test test-all test-lowest test-runtimes test-tritonclient release-check lint format bench conformance clean
+.PHONY: help setup demo test test-all test-lowest test-runtimes test-newer test-tritonclient release-check lint format bench conformance clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ $(LOWEST)/ready: pyproject.toml constraints-lowest.txt
 
 test-runtimes: setup  ## exported files under older releases of onnxruntime
 	PYTHON="$(PYTHON)" .ci/runtimes
+
+test-newer:  ## the core tests on Python 3.13 or 3.12, where the machine has one
+	.ci/newer-python
 
 test-tritonclient:  ## Triton's own clients against the server, in .venv-tritonclient
 	PYTHON=$(PYTHON) .ci/tritonclient
