@@ -58,7 +58,8 @@ def _integer_behind(graph: Any, node: Any, own: set[str]) -> str | None:
     stack, seen = list(node.output), set[str]()
     while stack:
         for reader in graph.find_output_consumers(stack.pop()):
-            if reader.name in seen or (reader.type == "Cast" and reader.name in own):
+            asks_sizes = reader.type in ("Shape", "Size")  # and no element
+            if asks_sizes or reader.name in seen or (reader.type == "Cast" and reader.name in own):
                 continue
             seen.add(reader.name)
             for output in reader.output:
