@@ -15,7 +15,7 @@ CORE_TESTS := tests/test_every_block.py tests/export/test_pipeline.py \
 	tests/serving/test_model.py tests/runtime/test_graph_facts.py tests/serving/rest/test_endpoints.py \
 	tests/serving/grpc/test_servicer.py tests/serving/inference/test_batch_plan.py tests/contract/test_tree_validation.py
 
-.PHONY: help setup demo test test-all test-lowest test-runtimes test-newer test-tritonclient release-check lint format bench conformance clean
+.PHONY: help setup demo test test-all test-lowest test-runtimes test-plain-cpu test-newer test-tritonclient release-check lint format bench conformance clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ $(LOWEST)/ready: pyproject.toml constraints-lowest.txt
 
 test-runtimes: setup  ## exported files under older releases of onnxruntime
 	PYTHON="$(PYTHON)" .ci/runtimes
+
+test-plain-cpu: setup  ## what TensorFlow computes otherwise on processors without AVX-512
+	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m pytest -q -n 2 -m "not slow" tests/units tests/export/lowerings/ops/nn tests/export/files/int8
 
 test-newer:  ## the core tests on Python 3.13 or 3.12, where the machine has one
 	.ci/newer-python
