@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from keras_blocks.errors import ExportError
 from keras_blocks.export.lowerings.ops.node_builder import (
+    AS_TENSORFLOW,
     cast,
     constant,
     convert_as_tf2onnx,
@@ -109,7 +110,8 @@ def _convert_float_mean(context: Any, node: Any, name: str) -> None:
     shape = context.make_node("Shape", [given]).output[0]
     sizes = context.make_node("Gather", [shape, axes]).output[0]
     count = context.make_node("ReduceProd", [sizes], {"keepdims": 0}).output[0]
-    context.make_node("Div", [total, cast(context, count, dtype)], **to)
+    divisor = cast(context, count, dtype, f"{name}/{AS_TENSORFLOW}")
+    context.make_node("Div", [total, divisor], **to)
 
 
 def _is_of_data(context: Any, tensor: str) -> bool:
