@@ -197,8 +197,8 @@ class VerificationRun:
 
     def _traces_alike(self, sample: Sample) -> bool:
         """Whether Keras's graph gives what its code gives; else no form of it is exact."""
-        ways = [self.keras.run(sample.feed, eager) for eager in (False, True)]
-        alike = self._compare_all(*ways, [0.0] * len(ways[0]))
+        traced, eager = (self.keras.run(sample.feed, eager) for eager in (False, True))
+        alike = self._compare_all(eager, traced, [0.0] * len(eager))
         return not any(result.problem for result in alike)
 
     def _in_larger_batch(self, onnx: OnnxRunner, wrong: Outcome) -> Outcome:
